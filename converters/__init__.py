@@ -1,0 +1,1 @@
+"""From torch to files: capture, calibrate, lower, quantise, NIR and ONNX."""

@@ -1,0 +1,108 @@
+"""The one reference of spikefold's integer arithmetic, in plain numpy int64.
+
+Every faster or foreign form (torch, ONNX, Lava) is checked against these functions. The neuron is Loihi's (Davies et
+al., IEEE Micro 38(1), 2018) as the bit-accurate models of Lava compute it, for a neuron without current memory (du =
+4095):
+
+    u[t] = wrap24(a[t] << 6)
+    v[t] = clip24(tz(v[t-1] * (4096 - dv)) + u[t] + bias),   tz(p) = sign(p) * (|p| >> 12)
+    s[t] = v[t] > (v_threshold << 6),                        v[t] = 0 where s[t]
+
+A gated neuron takes ``tz(((a << 6) + bias) * gate >> gate_shift)`` as its whole current instead.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int = NDArray[np.int64]
+
+DECAY_BITS = 12
+STATE_FRACTION_BITS = 6
+STATE_LIMIT = 2**23 - 1
+"""Largest magnitude of a membrane value; it clips there."""
+WRAP = 2**24
+MAX_THRESHOLD = 2**17 - 1
+MAX_BIAS_MANTISSA = 2**12 - 1
+MAX_BIAS_EXPONENT = 7
+
+
+def shift_toward_zero(value: Int, bits: int) -> Int:
+    """``sign(value) * (|value| >> bits)``: division by ``2**bits`` rounding toward zero."""
+    result: Int = np.sign(value) * (np.abs(value) >> bits)
+    return result
+
+
+def wrap24(value: Int) -> Int:
+    """Wrap once into the signed 24-bit range as Lava does: above ``2**23`` or at most ``-2**23``."""
+    return np.where(value > WRAP // 2, value - WRAP, np.where(value <= -(WRAP // 2), value + WRAP, value))
+
+
+def clip24(value: Int) -> Int:
+    """Saturate at plus or minus ``2**23 - 1``."""
+    return np.clip(value, -STATE_LIMIT, STATE_LIMIT)
+
+
+def decay(state: Int, rate: int) -> Int:
+    """Multiply by ``(4096 - rate) / 4096``, rounding toward zero. ``rate`` is 0 (keep) to 4095."""
+    return shift_toward_zero(state * (2**DECAY_BITS - rate), DECAY_BITS)
+
+
+def gated_current(current: Int, gate: Int, gate_shift: int) -> Int:
+    """``tz(current * gate >> gate_shift)``; the gate is unsigned fixed point with ``gate_shift`` fraction bits."""
+    return shift_toward_zero(current * gate, gate_shift)
+
+
+def neuron_step(v: Int, current: Int, dv: int, v_threshold: Int | None) -> tuple[Int, Int]:
+    """One time step of a population.
+
+    Parameters
+    ----------
+    v : int64 array
+        Membrane values after the last step.
+    current : int64 array of the same shape
+        What is added in this step, bias included, in units of ``2**-6`` weight.
+    dv : int
+        Decay rate of the membrane, 0 to 4095.
+    v_threshold : int64 array or None
+        Threshold mantissa, broadcastable to ``v``; None for a readout, which never fires.
+
+    Returns
+    -------
+    spikes, v : int64 arrays
+        Spikes (0 or 1) and the membrane values after the reset to zero.
+    """
+    v = clip24(decay(v, dv) + current)
+    if v_threshold is None:
+        return np.zeros_like(v), v
+    spikes = (v > (v_threshold << STATE_FRACTION_BITS)).astype(np.int64)
+    return spikes, np.where(spikes == 1, 0, v)
+
+
+def rescale(value: Int, multiplier: int, shift: int, limit: int) -> Int:
+    """``tz(value * multiplier >> shift)``, saturated at plus or minus ``limit``."""
+    return np.clip(shift_toward_zero(value * multiplier, shift), -limit, limit)
+
+
+def look_up(value: Int, table: Int, offset: int) -> Int:
+    """``table[value + offset]``, the index saturated at both ends of the table."""
+    result: Int = table[np.clip(value + offset, 0, len(table) - 1)]
+    return result
+
+
+def rank_key(importance: Int, axis: int) -> Int:
+    """Unique sorting key along ``axis``: the larger importance first, of equals the lower index first."""
+    n = importance.shape[axis]
+    shape = [1] * importance.ndim
+    shape[axis] = n
+    return importance * n + np.arange(n - 1, -1, -1, dtype=np.int64).reshape(shape)
+
+
+def top_k_mask(importance: Int, k: int, axis: int) -> Int:
+    """1 where ``importance`` is among the ``k`` largest along ``axis``, 0 elsewhere; ties by `rank_key`."""
+    key = rank_key(importance, axis)
+    if k <= 0:
+        return np.zeros_like(key)
+    limit = np.take(np.sort(key, axis=axis), [-min(k, key.shape[axis])], axis=axis)
+    return (key >= limit).astype(np.int64)

@@ -1,0 +1,162 @@
+"""Write a captured network as a NIR graph of standard nodes; what NIR cannot say is data in the metadata.
+
+Neurons are discretised with ``dt = 1e-4``: ``LIF(tau = dt / (1 - decay), r = 1 / (1 - decay))`` adds its input unscaled,
+``IF(r = 1 / dt)`` where nothing decays, and ``I(r = 1 / dt)`` is the readout that sums over time. NIR fires at
+``v > v_threshold``; where the module fires at equality too, the metadata says ``strict: False``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import nir
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from spikefold.converters.capture import linear_map as lm
+from spikefold.converters.capture.gate_lift import lift_gate
+from spikefold.converters.capture.network import INPUT, CapturedNetwork, read_network
+from spikefold.converters.capture.trace import trace
+from spikefold.converters.capture.values import Flow, Part
+from spikefold.converters.gate_program import GateProgram
+
+DT = 1e-4
+FORMAT = 1
+OUTPUT = "output"
+READOUT = "readout"
+
+
+def capture(module: nn.Module, sample: Tensor) -> nir.NIRGraph:
+    """Read a trained module as a graph: batch norm folded, linear chains composed, gates kept as data.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In evaluation mode, on clips ``[T, B, *features]``; returns logits averaged over time, or output spikes.
+    sample : Tensor
+        One clip or a batch of clips; only its shape matters, and its T is the T that gates are fixed to.
+
+    Returns
+    -------
+    nir.NIRGraph
+        Float32 nodes ``Conv2d``, ``Affine``, ``Flatten``, ``LIF``, ``IF``, ``I``, ``Input``, ``Output``.
+
+    Raises
+    ------
+    CaptureError
+        Something in the module cannot be deployed; the message names it.
+    InputError
+        The sample does not have the axes ``[T, B, *features]``.
+    """
+    network = read_network(trace(module, sample), tuple(sample.shape))
+    return _Builder(network).build()
+
+
+class _Builder:
+    def __init__(self, network: CapturedNetwork) -> None:
+        self.network = network
+        self.nodes: dict[str, nir.NIRNode] = {INPUT: nir.Input({"input": np.array(network.input_shape)})}
+        self.edges: list[tuple[str, str]] = []
+        self.shapes: dict[str, tuple[int, ...]] = {INPUT: network.input_shape}
+
+    def build(self) -> nir.NIRGraph:
+        gated = False
+        for population in self.network.populations:
+            gain = population.spec.input_gain
+            flow, name = population.flow, population.name
+            metadata: dict[str, Any] = {"strict": population.spec.strict, "decay": population.spec.decay}
+            if population.gate is not None:
+                gated = True
+                program = lift_gate(population.gate, flow, self.network.values, self.network.time_steps, name)
+                metadata |= gate_to_metadata(program)
+            self.shapes[name] = population.shape
+            threshold = np.full(population.shape, population.spec.v_threshold, dtype=np.float32)
+            self.nodes[name] = neuron_node(threshold, population.spec.decay, metadata)
+            self._connect(flow, name, gain)
+        last = self._output()
+        self.nodes[OUTPUT] = nir.Output({"output": np.array(self.shapes[last])})
+        self.edges.append((last, OUTPUT))
+        graph = nir.NIRGraph(self.nodes, self.edges)
+        graph.metadata = {"spikefold_format": FORMAT, "dt": DT, "time_steps": self.network.time_steps if gated else 0}
+        return graph
+
+    def _output(self) -> str:
+        flow = self.network.output
+        if len(flow.parts) == 1 and flow.parts[0].map.is_identity:
+            return flow.parts[0].source
+        self.nodes[READOUT] = nir.I(r=np.full(flow.features, 1 / DT, dtype=np.float32))
+        self.shapes[READOUT] = flow.features
+        self._connect(flow, READOUT, 1.0)
+        return READOUT
+
+    def _connect(self, flow: Flow, target: str, gain: float) -> None:
+        for part in flow.parts:
+            name = self._free_name(part, target)
+            source = part.source
+            if isinstance(part.map, lm.DenseMap) and len(self.shapes[source]) > 1:
+                flatten = f"{name}_flatten"
+                self.nodes[flatten] = nir.Flatten({"input": np.array(self.shapes[source])}, start_dim=0, end_dim=-1)
+                self.edges.append((source, flatten))
+                source = flatten
+            self.nodes[name] = _linear_node(part, gain)
+            self.edges += [(source, name), (name, target)]
+
+    def _free_name(self, part: Part, target: str) -> str:
+        base = f"{target}_shortcut" if part.label in (INPUT, part.source) else part.label
+        name, number = base, 2
+        while name in self.nodes or name in self.shapes or any(p.name == name for p in self.network.populations):
+            name, number = f"{base}_{number}", number + 1
+        return name
+
+
+def neuron_node(v_threshold: NDArray[np.float32], decay: float, metadata: dict[str, Any]) -> nir.NIRNode:
+    """A LIF (or IF where ``decay`` is 1) whose input is added unscaled; see the module's text."""
+    zero, one = np.zeros_like(v_threshold), np.ones_like(v_threshold)
+    if decay == 1.0:
+        return nir.IF(r=one / DT, v_threshold=v_threshold, v_reset=zero, metadata=metadata)
+    return nir.LIF(
+        tau=one * (DT / (1 - decay)),
+        r=one * (1 / (1 - decay)),
+        v_leak=zero,
+        v_threshold=v_threshold,
+        v_reset=zero,
+        metadata=metadata,
+    )
+
+
+def _linear_node(part: Part, gain: float) -> nir.NIRNode:
+    weight, bias = _array(part.map.weight * gain), _array(part.map.bias * gain)
+    metadata = {"torch_macs": part.map.macs}
+    if isinstance(part.map, lm.DenseMap):
+        return nir.Affine(weight=weight, bias=bias, metadata=metadata)
+    return nir.Conv2d(
+        input_shape=part.map.in_shape[1:] if part.map.groups == 1 else None,
+        weight=weight,
+        stride=part.map.stride,
+        padding=part.map.padding,
+        dilation=part.map.dilation,
+        groups=part.map.groups,
+        bias=bias,
+        metadata=metadata,
+    )
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.detach().to(torch.float32).numpy()
+    return array
+
+
+def gate_to_metadata(program: GateProgram) -> dict[str, Any]:
+    """A float gate program as NIR metadata: JSON text and numbered constants."""
+    plain, arrays = program.to_plain()
+    constants = {f"gate_{i}": np.atleast_1d(a.astype(np.float32)) for i, a in enumerate(arrays)}
+    return {"gate": json.dumps(plain, sort_keys=True), **constants}
+
+
+def output_size(graph: nir.NIRGraph) -> int:
+    """Number of outputs of a graph."""
+    return math.prod(int(n) for n in graph.nodes[OUTPUT].output_type["output"])

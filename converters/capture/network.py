@@ -1,0 +1,175 @@
+"""Walk the traced operations once and read them as linear maps, neurons and gates.
+
+Each operation either keeps a signal linear in spikes (`Flow`), multiplies it by something (`Gated`), or makes something
+that only a gate may use (`Derived`): what has no handler in `operations`, or none that is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from spikefold.converters.capture import linear_map as lm
+from spikefold.converters.capture.operations import HANDLERS
+from spikefold.converters.capture.trace import TracedModule
+from spikefold.converters.capture.values import Derived, Flow, Gate, Gated, Part, Value, shape_of, where
+from spikefold.errors import CaptureError
+from spikefold.models.lif import NeuronSpec
+
+SUPPORTED = (
+    "Conv2d, Linear, BatchNorm, AvgPool2d, AdaptiveAvgPool2d, Flatten, Dropout, residual sums, constant scales, "
+    "neurons with a neuron_spec(), and gates"
+)
+INPUT = "input"
+
+
+@dataclass(frozen=True)
+class CapturedPopulation:
+    """Neurons as captured: the flow into them, their constants, and the gate on their current if there is one."""
+
+    name: str
+    flow: Flow
+    spec: NeuronSpec
+    gate: Gate | None
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CapturedNetwork:
+    """All populations in order, and the flow that is the answer (averaged over time if ``reduced`` is set)."""
+
+    populations: tuple[CapturedPopulation, ...]
+    output: Flow
+    values: dict[Node, Value]
+    time_steps: int
+    input_shape: tuple[int, ...]
+
+
+def read_network(traced: TracedModule, sample_shape: tuple[int, ...]) -> CapturedNetwork:
+    """Read the operations of ``traced``; CaptureError names the first that cannot be deployed."""
+    return _Reader(traced, sample_shape).read()
+
+
+class _Reader:
+    def __init__(self, traced: TracedModule, sample_shape: tuple[int, ...]) -> None:
+        self.traced = traced
+        self.time_steps = sample_shape[0]
+        self.input_shape = sample_shape[2:]
+        self.values: dict[Node, Value] = {}
+        self.populations: list[CapturedPopulation] = []
+
+    def read(self) -> CapturedNetwork:
+        output: Flow | None = None
+        for node in self.traced.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = self._placeholder(node)
+            elif node.op == "output":
+                output = self._output(node)
+            else:
+                self.values[node] = self._call(node)
+        if output is None:
+            raise CaptureError("the module returns nothing: return the logits or the output spikes")
+        return CapturedNetwork(tuple(self.populations), output, self.values, self.time_steps, self.input_shape)
+
+    def _placeholder(self, node: Node) -> Value:
+        if node.name in self.traced.constants:
+            return self.traced.constants[node.name]
+        part = Part(INPUT, lm.identity(self.input_shape), INPUT)
+        return Flow((part,), self.input_shape, "T B", node)
+
+    def _call(self, node: Node) -> Value:
+        arguments = [self._value(a) for a in node.args]
+        flows = [a for a in arguments if isinstance(a, (Flow, Gated, Derived))]
+        name = str(node.target).removesuffix(".default")
+        if not flows and not _holds_signal(node, self.values):
+            return self._constant(node, arguments)
+        if name == "spikefold.neuron":
+            return self._neuron(node, arguments[0], node.args[1])
+        handler = HANDLERS.get(name.partition(".")[2].partition(".")[0])
+        reason = ""
+        if handler is not None:
+            try:
+                result = handler(node, arguments, self.time_steps)
+            except lm.NotExactError as error:
+                reason, result = str(error), None
+            if result is not None:
+                return result
+        return next((f for f in flows if isinstance(f, Derived)), Derived(node, reason))
+
+    def _value(self, argument: Any) -> Any:
+        return self.values[argument] if isinstance(argument, Node) else argument
+
+    def _constant(self, node: Node, arguments: list[Any]) -> Value:
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            return torch.zeros(0)
+        keywords = {
+            k: self._value(v) for k, v in node.kwargs.items() if k not in ("device", "dtype", "layout", "pin_memory")
+        }
+        if not callable(node.target):
+            raise CaptureError(f"{where(node)}: unknown kind of node")
+        arguments = [[self._value(x) for x in a] if isinstance(a, (list, tuple)) else a for a in arguments]
+        result = node.target(*arguments, **keywords)
+        return result.double() if isinstance(result, Tensor) and result.is_floating_point() else result
+
+    def signal(self, node: Node, value: Any) -> Flow:
+        """The flow that an operation needs as its input, or an error that names what is in the way."""
+        if isinstance(value, Flow):
+            return value
+        if isinstance(value, Gated):
+            raise CaptureError(
+                f"{where(node)}: reads a gated signal; a gate must stand directly before a neuron (move the attention "
+                "between the last linear layer and its neuron)"
+            )
+        blame, reason = (value.node, value.reason) if isinstance(value, Derived) else (node, "")
+        if reason:
+            raise CaptureError(f"{where(blame)} cannot be folded exactly: {reason}")
+        raise CaptureError(f"{where(blame)} is not supported between neurons. Supported: {SUPPORTED}")
+
+    def _neuron(self, node: Node, value: Value, index: Any) -> Flow:
+        path, spec = self.traced.neurons[int(index)]
+        flow, gate = (value.flow, value.gate) if isinstance(value, Gated) else (self.signal(node, value), None)
+        if flow.axes != "T B" or flow.reduced:
+            raise CaptureError(
+                f"{path}: the neuron gets a tensor of shape {shape_of(node)[:2]}...; it needs [T, B, *features] with "
+                "time first (unflatten after merged layers)"
+            )
+        if spec.v_reset != 0.0:
+            raise CaptureError(f"{path}: v_reset is {spec.v_reset}; only a hard reset to 0 can be deployed so far")
+        if not 0.0 <= spec.decay <= 1.0 or spec.v_threshold <= 0 or spec.input_gain <= 0:
+            raise CaptureError(
+                f"{path}: decay {spec.decay}, v_threshold {spec.v_threshold}, input_gain {spec.input_gain}: the decay "
+                "must be within 0..1, the others above 0"
+            )
+        name = path.replace(".", "_")
+        self.populations.append(CapturedPopulation(name, flow, spec, gate, flow.features))
+        return Flow((Part(name, lm.identity(flow.features), name),), flow.features, "T B", node)
+
+    def _output(self, node: Node) -> Flow:
+        result = node.args[0]
+        if isinstance(result, (tuple, list)):
+            if len(result) != 1:
+                raise CaptureError(f"the module returns {len(result)} tensors; it must return one (logits or spikes)")
+            result = result[0]
+        if not isinstance(result, Node):
+            raise CaptureError("the module does not return a tensor: return the logits or the output spikes")
+        flow = self.signal(result, self.values[result])
+        if not self.populations:
+            raise CaptureError("no neuron lies between the input and the output")
+        if not flow.reduced and (flow.axes != "T B" or not _is_spikes(flow)):
+            raise CaptureError(
+                f"{where(result)}: the module returns {shape_of(result)} without a mean over time; average the logits "
+                "over time (x.mean(0)) or end with a neuron"
+            )
+        return flow
+
+
+def _holds_signal(node: Node, values: dict[Node, Value]) -> bool:
+    return any(not isinstance(values[n], Tensor) and values[n] is not None for n in node.all_input_nodes)
+
+
+def _is_spikes(flow: Flow) -> bool:
+    return len(flow.parts) == 1 and flow.parts[0].map.is_identity

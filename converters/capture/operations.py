@@ -1,0 +1,323 @@
+"""What each torch operation does to a signal: one handler an operation.
+
+A handler gets the operation, its arguments (signals as `Flow` or `Gated`, constants as tensors) and T. It returns None
+where the operation does not keep the signal linear; `NotExactError` says why one that usually does cannot here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from spikefold.converters.capture import linear_map as lm
+from spikefold.converters.capture.values import (
+    Derived,
+    Flow,
+    Gated,
+    Leaf,
+    Part,
+    Product,
+    Sum,
+    Value,
+    as_tensor,
+    is_scalar,
+    leading,
+    permute,
+    relayout,
+    shape_of,
+)
+
+
+def then(node: Node, flow: Flow, second: lm.LinearMap, label: str) -> Flow:
+    """The flow after one more linear map; its bias enters once however many parts there are."""
+    parts = []
+    for number, part in enumerate(flow.parts):
+        following = second if number == 0 else replace(lm.without_bias(second), macs=0)
+        parts.append(Part(part.source, lm.compose(following, part.map), label))
+    return replace(flow, parts=tuple(parts), features=second.out_shape, key=node)
+
+
+def _label(node: Node) -> str:
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return (stack[-1][0] if stack and stack[-1][0] else node.name).replace(".", "_")
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """One number or two as a pair."""
+    if isinstance(value, int):
+        return (value, value)
+    return (int(value[0]), int(value[-1]))
+
+
+def _conv2d(node: Node, a: list[Any], time_steps: int) -> Value | None:
+    flow = a[0]
+    if not isinstance(flow, Flow) or not isinstance(a[1], Tensor):
+        return None
+    if leading(flow.axes) != 1 or len(flow.features) != 3:
+        return None
+    bias = a[2] if len(a) > 2 and a[2] is not None else torch.zeros(a[1].shape[0])
+    stride = pair(a[3]) if len(a) > 3 else (1, 1)
+    padding: Any = a[4] if len(a) > 4 else (0, 0)
+    if isinstance(padding, str):
+        raise lm.NotExactError(f"padding={padding!r}; give the padding as numbers")
+    dilation = pair(a[5]) if len(a) > 5 else (1, 1)
+    groups = a[6] if len(a) > 6 else 1
+    c, h, w = flow.features
+    conv = lm.ConvMap(a[1].double(), bias.double(), (c, h, w), stride, pair(padding), dilation, groups)
+    conv = replace(conv, macs=a[1][0].numel() * math.prod(conv.out_shape))
+    return then(node, flow, conv, _label(node))
+
+
+def _linear(node: Node, a: list[Any], time_steps: int) -> Value | None:
+    flow = a[0]
+    if not isinstance(flow, Flow) or not isinstance(a[1], Tensor):
+        return None
+    if len(flow.features) != 1:
+        return None
+    bias = a[2] if len(a) > 2 and a[2] is not None else torch.zeros(a[1].shape[0])
+    dense = lm.DenseMap(a[1].double(), bias.double(), flow.features, a[1].numel())
+    return then(node, flow, dense, _label(node))
+
+
+def _batch_norm(node: Node, a: list[Any], time_steps: int) -> Value | None:
+    flow = a[0]
+    if not isinstance(flow, Flow):
+        return None
+    weight, bias, mean, var, epsilon = a[1], a[2], a[3], a[4], a[7]
+    if mean is None or var is None:
+        raise lm.NotExactError("keeps no running statistics, so it cannot be folded; use track_running_stats")
+    if leading(flow.axes) != 1:
+        return None
+    scale = (var.double() + epsilon).rsqrt()
+    scale = scale if weight is None else scale * weight.double()
+    shift = -mean.double() * scale + (0.0 if bias is None else bias.double())
+    label = flow.parts[0].label
+    return then(node, flow, lm.channel_affine(flow.features, scale, shift), label)
+
+
+def _avg_pool2d(node: Node, a: list[Any], time_steps: int) -> Value | None:
+    flow = a[0]
+    if not isinstance(flow, Flow) or leading(flow.axes) != 1 or len(flow.features) != 3:
+        return None
+    kernel = pair(a[1])
+    stride = pair(a[2]) if len(a) > 2 and a[2] else kernel
+    padding = pair(a[3]) if len(a) > 3 else (0, 0)
+    ceil_mode = a[4] if len(a) > 4 else False
+    count_include_pad = a[5] if len(a) > 5 else True
+    divisor = a[6] if len(a) > 6 else None
+    if ceil_mode or (any(padding) and not count_include_pad) or divisor:
+        raise lm.NotExactError("ceil_mode, count_include_pad=False with padding, or a divisor cannot be folded exactly")
+    c, h, w = flow.features
+    return then(node, flow, lm.average_pool((c, h, w), kernel, stride, padding), flow.parts[0].label)
+
+
+def _adaptive_avg_pool2d(node: Node, a: list[Any], time_steps: int) -> Value | None:
+    flow = a[0]
+    if not isinstance(flow, Flow) or leading(flow.axes) != 1 or len(flow.features) != 3:
+        return None
+    c, h, w = flow.features
+    out = [n if m is None else int(m) for n, m in zip((h, w), a[1], strict=True)]
+    if h % out[0] or w % out[1]:
+        raise lm.NotExactError(f"output {tuple(out)} does not divide the size {(h, w)}; choose one that does")
+    kernel = (h // out[0], w // out[1])
+    return then(node, flow, lm.average_pool((c, h, w), kernel, kernel, (0, 0)), flow.parts[0].label)
+
+
+def _mean(node: Node, a: list[Any], time_steps: int) -> Value | None:
+    flow = a[0]
+    if not isinstance(flow, Flow) or len(a) < 2 or a[1] is None:
+        return None
+    rank = leading(flow.axes) + len(flow.features)
+    axes = sorted(int(x) % rank for x in a[1])
+    keepdim = bool(a[2]) if len(a) > 2 else False
+    total = str(node.target).startswith("aten.sum")
+    time_axis = {"T B": 0, "B T": 1}.get(flow.axes)
+    if axes == [time_axis] and not keepdim:
+        mean = replace(flow, axes="B", reduced=True, key=node)
+        return _scale(node, mean, float(time_steps)) if total else mean
+    lead = leading(flow.axes)
+    if len(flow.features) == 3 and axes == [lead + 1, lead + 2] and not total:
+        c, h, w = flow.features
+        pooled = then(node, flow, lm.average_pool((c, h, w), (h, w), (h, w), (0, 0)), flow.parts[0].label)
+        return pooled if keepdim else replace(pooled, features=(c,))
+    return None
+
+
+def _layout(node: Node, a: list[Any], time_steps: int) -> Value | None:
+    value = a[0]
+    flow = value.flow if isinstance(value, Gated) else value
+    if not isinstance(flow, Flow):
+        return None
+    name = str(node.target)
+    if name.startswith(("aten.permute", "aten.transpose", "aten.movedim")):
+        moved = permute(flow, permutation(name, a[1:], leading(flow.axes) + len(flow.features)))
+    else:
+        moved = relayout(flow, shape_of(node), time_steps)
+    if moved is None:
+        return None
+    return Gated(moved, value.gate) if isinstance(value, Gated) else moved
+
+
+def permutation(name: str, arguments: list[Any], rank: int) -> tuple[int, ...]:
+    """Axis order of a permute, transpose or movedim."""
+    if name.startswith("aten.permute"):
+        return tuple(int(x) % rank for x in arguments[0])
+    if name.startswith("aten.transpose"):
+        order = list(range(rank))
+        i, j = int(arguments[0]) % rank, int(arguments[1]) % rank
+        order[i], order[j] = order[j], order[i]
+        return tuple(order)
+    sources, targets = ([x] if isinstance(x, int) else list(x) for x in arguments[:2])
+    sources, targets = [s % rank for s in sources], [t % rank for t in targets]
+    rest = iter(i for i in range(rank) if i not in sources)
+    placed = dict(zip(targets, sources, strict=True))
+    return tuple(placed[i] if i in placed else next(rest) for i in range(rank))
+
+
+def _same(node: Node, a: list[Any], time_steps: int) -> Value | None:
+    return a[0] if isinstance(a[0], (Flow, Gated)) else None
+
+
+def _dropout(node: Node, a: list[Any], time_steps: int) -> Value | None:
+    return _same(node, a, time_steps) if not a[2] else None
+
+
+def _scale(node: Node, value: Any, constant: Any) -> Value | None:
+    """A signal times a constant: a number, or one factor per channel."""
+    if isinstance(value, Gated):
+        leaf = Leaf(constant, value.flow.axes, value.flow.features)
+        return Gated(value.flow, Product(value.gate, leaf)) if is_scalar(constant) else None
+    factor = _per_channel(value, as_tensor(constant))
+    if factor is None:
+        return None
+    zero = torch.zeros(1, dtype=torch.float64)
+    return then(node, value, lm.channel_affine(value.features, factor, zero), value.parts[0].label)
+
+
+def _per_channel(flow: Flow, constant: Tensor) -> Tensor | None:
+    if constant.numel() == 1:
+        return constant.double().reshape(1)
+    shape = (1,) * (len(flow.features) + leading(flow.axes) - constant.ndim) + tuple(constant.shape)
+    wanted = (1,) * leading(flow.axes) + (flow.features[0],) + (1,) * (len(flow.features) - 1)
+    return constant.double().reshape(-1) if shape == wanted else None
+
+
+def _multiply(node: Node, a: list[Any], time_steps: int) -> Value | None:
+    left, right = a[0], a[1]
+    if not isinstance(left, (Flow, Gated, Derived)):
+        left, right = right, left
+    node_of: dict[int, Any] = {id(v): n for v, n in zip(a, node.args, strict=False)}
+    if isinstance(right, (int, float, Tensor)):
+        return None if isinstance(left, Derived) else _scale(node, left, right)
+    if isinstance(left, Derived):
+        left, right = right, left
+    if isinstance(left, Flow) and isinstance(right, (Flow, Gated)) and _reads(node_of[id(left)], right):
+        left, right = right, left
+    if isinstance(left, Derived) or shape_of(node) != shape_of(node_of[id(left)]):
+        return None
+    flow = left.flow if isinstance(left, Gated) else left
+    leaf = Leaf(node_of[id(right)], flow.axes, flow.features)
+    return Gated(left.flow, Product(left.gate, leaf)) if isinstance(left, Gated) else Gated(left, leaf)
+
+
+def _reads(node: Any, flow: Flow | Gated) -> bool:
+    """Whether ``node`` was computed from the operation that made ``flow``."""
+    key = (flow.flow if isinstance(flow, Gated) else flow).key
+    seen, stack = set(), [node]
+    while stack:
+        current = stack.pop()
+        if current is key:
+            return current is not node
+        if current not in seen:
+            seen.add(current)
+            stack.extend(current.all_input_nodes)
+    return False
+
+
+def _divide(node: Node, a: list[Any], time_steps: int) -> Value | None:
+    if isinstance(a[1], (Flow, Gated, Derived)) or isinstance(a[0], Derived):
+        return None
+    return _scale(node, a[0], 1.0 / as_tensor(a[1]))
+
+
+def _negate(node: Node, a: list[Any], time_steps: int) -> Value | None:
+    return None if isinstance(a[0], Derived) else _scale(node, a[0], -1.0)
+
+
+def _add(node: Node, a: list[Any], time_steps: int, sign: float = 1.0) -> Value | None:
+    left, right = a[0], a[1]
+    if any(isinstance(x, Derived) for x in (left, right)) or node.kwargs.get("alpha", 1) != 1:
+        return None
+    if isinstance(right, (int, float, Tensor)) or isinstance(left, (int, float, Tensor)):
+        signal, constant = (left, right) if isinstance(left, (Flow, Gated)) else (right, left)
+        if isinstance(signal, Gated) or sign < 0:
+            return None
+        shift = _per_channel(signal, as_tensor(constant))
+        if shift is None:
+            return None
+        one = torch.ones(1, dtype=torch.float64)
+        return then(node, signal, lm.channel_affine(signal.features, one, shift), signal.parts[0].label)
+    if sign < 0:
+        scaled = _scale(node, right, -1.0)
+        if not isinstance(scaled, (Flow, Gated)):
+            return None
+        flow = scaled.flow if isinstance(scaled, Gated) else scaled
+        base = right.flow if isinstance(right, Gated) else right
+        if not isinstance(scaled, Gated) and isinstance(left, Gated):
+            scaled = Gated(base, Leaf(-1.0, base.axes, base.features))
+        right = scaled if isinstance(scaled, Gated) else flow
+    return _sum_of(left, right, node)
+
+
+def _sum_of(left: Flow | Gated, right: Flow | Gated, node: Node) -> Value | None:
+    one, other = (x.flow if isinstance(x, Gated) else x for x in (left, right))
+    if one.axes != other.axes or one.features != other.features or one.reduced != other.reduced:
+        return None
+    if isinstance(left, Flow) and isinstance(right, Flow):
+        return replace(left, parts=left.parts + right.parts, key=node)
+    if one.key is not other.key:
+        return None
+    unit = Leaf(1.0, one.axes, one.features)
+    gates = [x.gate if isinstance(x, Gated) else unit for x in (left, right)]
+    return Gated(one, Sum(gates[0], gates[1]))
+
+
+def _subtract(node: Node, a: list[Any], time_steps: int) -> Value | None:
+    return _add(node, a, time_steps, sign=-1.0)
+
+
+HANDLERS: dict[str, Callable[[Node, list[Any], int], Value | None]] = {
+    "conv2d": _conv2d,
+    "linear": _linear,
+    "batch_norm": _batch_norm,
+    "avg_pool2d": _avg_pool2d,
+    "adaptive_avg_pool2d": _adaptive_avg_pool2d,
+    "mean": _mean,
+    "sum": _mean,
+    "flatten": _layout,
+    "unflatten": _layout,
+    "view": _layout,
+    "_unsafe_view": _layout,
+    "reshape": _layout,
+    "permute": _layout,
+    "transpose": _layout,
+    "movedim": _layout,
+    "contiguous": _same,
+    "clone": _same,
+    "alias": _same,
+    "detach": _same,
+    "to": _same,
+    "dropout": _dropout,
+    "feature_dropout": _dropout,
+    "mul": _multiply,
+    "div": _divide,
+    "neg": _negate,
+    "add": _add,
+    "sub": _subtract,
+}

@@ -1,0 +1,151 @@
+"""What a traced tensor can be while capture walks the operations, and how its axes are laid out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from spikefold.converters.capture.linear_map import LinearMap
+from spikefold.converters.capture.trace import BATCH
+
+Axes: TypeAlias = Literal["T B", "B T", "TB", "BT", "B"]
+"""How time and batch lead a tensor: apart, swapped, merged, or batch alone (after averaging over time)."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One linear path from a population (or the input) into a current."""
+
+    source: str
+    map: LinearMap
+    label: str
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A signal that is linear in spikes: the sum of ``parts``. Features are ``features``, led by ``axes``.
+
+    ``key`` names the operation that made the values: layout changes keep it. ``reduced`` says that they
+    were averaged over time.
+    """
+
+    parts: tuple[Part, ...]
+    features: tuple[int, ...]
+    axes: Axes
+    key: Node
+    reduced: bool = False
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A factor that was multiplied onto a current laid out as ``axes`` with ``features``."""
+
+    node: Node | Tensor | float
+    axes: Axes
+    features: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Sum of two gate expressions."""
+
+    left: Gate
+    right: Gate
+
+
+@dataclass(frozen=True)
+class Product:
+    """Product of two gate expressions."""
+
+    left: Gate
+    right: Gate
+
+
+Gate: TypeAlias = Leaf | Sum | Product
+
+
+@dataclass(frozen=True)
+class Gated:
+    """A current times a gate."""
+
+    flow: Flow
+    gate: Gate
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Anything else: fine inside a gate, an error where a signal is needed.
+
+    ``node`` is the operation that began it; ``reason`` says why that operation could not be folded, if it nearly could.
+    """
+
+    node: Node
+    reason: str = ""
+
+
+Value: TypeAlias = Tensor | Flow | Gated | Derived
+
+
+def shape_of(node: Node) -> tuple[int, ...]:
+    """Shape of a traced tensor."""
+    return tuple(int(n) for n in node.meta["val"].shape)
+
+
+def where(node: Node) -> str:
+    """Name an operation for a message: module path, its class and the torch function."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    path, kind = stack[-1] if stack else ("", "")
+    kind_name = str(kind).rpartition(".")[2].rstrip("'>")
+    return f"{path or 'the module itself'} ({kind_name}), operation {node.target}"
+
+
+def leading(axes: Axes) -> int:
+    """Number of axes before the features."""
+    return 2 if " " in axes else 1
+
+
+def relayout(flow: Flow, shape: tuple[int, ...], time_steps: int) -> Flow | None:
+    """Follow a reshape; None where it is more than merging, splitting or flattening."""
+    lead = _leading_axes(flow.axes, shape, time_steps)
+    if lead is None:
+        return None
+    features = shape[leading(lead) :]
+    if math.prod(features) != math.prod(flow.features) or BATCH in features:
+        return None
+    return replace(flow, axes=lead, features=features)
+
+
+def _leading_axes(axes: Axes, shape: tuple[int, ...], time_steps: int) -> Axes | None:
+    if axes == "B":
+        return "B" if shape and shape[0] == BATCH else None
+    time_first = axes in ("T B", "TB")
+    if shape and shape[0] == time_steps * BATCH:
+        return "TB" if time_first else "BT"
+    if len(shape) >= 2 and time_first and shape[:2] == (time_steps, BATCH):
+        return "T B"
+    if len(shape) >= 2 and not time_first and shape[:2] == (BATCH, time_steps):
+        return "B T"
+    return None
+
+
+def permute(flow: Flow, order: tuple[int, ...]) -> Flow | None:
+    """Follow a permutation; None where features change places."""
+    rest = tuple(range(2, 2 + len(flow.features)))
+    if flow.axes in ("T B", "B T") and order == (1, 0, *rest):
+        return replace(flow, axes="B T" if flow.axes == "T B" else "T B")
+    return flow if order == tuple(range(len(order))) else None
+
+
+def is_scalar(value: object) -> bool:
+    """True for a Python number or a constant tensor of one element."""
+    return isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.numel() == 1)
+
+
+def as_tensor(value: object) -> Tensor:
+    """A constant as a float64 tensor."""
+    return value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)  # type: ignore[arg-type]

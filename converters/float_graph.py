@@ -1,0 +1,199 @@
+"""Read a NIR graph as populations in execution order, and run it in torch.
+
+`FloatNet` is a view, not a third kind of graph: it holds the arrays of the NIR nodes, sorted and named, so that
+calibrating, lowering and running need not walk edges.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import nir
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from spikefold.converters.capture.build import DT, FORMAT
+from spikefold.converters.gate_float import run_float
+from spikefold.converters.gate_program import FLOAT_OPS, GateProgram
+from spikefold.errors import FileFormatError, InputError
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FloatSynapse:
+    """A ``Conv2d`` (``conv`` holds stride, padding, dilation, groups) or an ``Affine`` node with its source."""
+
+    name: str
+    source: str
+    weight: Array
+    bias: Array
+    conv: Mapping[str, Any] | None
+    torch_macs: int
+
+    def current(self, spikes: Tensor) -> Tensor:
+        """Current ``[T, B, ...]`` for source spikes ``[T, B, *source]``, bias included."""
+        weight, bias = (torch.as_tensor(a, dtype=spikes.dtype) for a in (self.weight, self.bias))
+        steps, batch = spikes.shape[:2]
+        if self.conv is None:
+            return functional.linear(spikes.flatten(2), weight, bias)
+        out = functional.conv2d(spikes.flatten(0, 1), weight, bias, **self.conv)
+        return out.unflatten(0, (steps, batch))
+
+
+@dataclass(frozen=True)
+class FloatPopulation:
+    """Neurons (or, where ``fires`` is False, the readout that sums over time) and what leads to them."""
+
+    name: str
+    shape: tuple[int, ...]
+    decay: float
+    v_threshold: Array
+    strict: bool
+    fires: bool
+    synapses: tuple[FloatSynapse, ...]
+    gate: GateProgram | None
+
+    def current(self, spikes: Mapping[str, Tensor]) -> Tensor:
+        """Total current ``[T, B, *shape]`` before the gate."""
+        total = torch.stack([s.current(spikes[s.source]) for s in self.synapses]).sum(0)
+        return total.reshape(*total.shape[:2], *self.shape)
+
+    def fire(self, current: Tensor) -> tuple[Tensor, Tensor]:
+        """Spikes and membranes before the reset, ``[T, B, *shape]``, for the gated current."""
+        threshold = torch.as_tensor(self.v_threshold, dtype=current.dtype)
+        v = torch.zeros_like(current[0])
+        spikes, membranes = [], []
+        for step in current:
+            v = self.decay * v + step
+            membranes.append(v)
+            s = ((v > threshold) if self.strict else (v >= threshold)).to(v.dtype)
+            spikes.append(s)
+            v = v * (1 - s)
+        return torch.stack(spikes), torch.stack(membranes)
+
+
+@dataclass(frozen=True)
+class FloatNet:
+    """Populations in execution order; the last one is the answer."""
+
+    input_shape: tuple[int, ...]
+    populations: tuple[FloatPopulation, ...]
+    time_steps: int | None
+
+    def run(
+        self, clips: Tensor, watch: Callable[[FloatPopulation, Tensor, Tensor], None] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run clips ``[T, B, *input_shape]``.
+
+        Parameters
+        ----------
+        clips : Tensor
+            Floating point; its dtype is the dtype of the run.
+        watch : callable, optional
+            Called as ``watch(population, current_before_gate, spikes)``.
+
+        Returns
+        -------
+        logits, spikes : Tensor ``[B, classes]`` and a dict of ``[T, B, *shape]`` per firing population
+        """
+        if tuple(clips.shape[2:]) != self.input_shape or 0 in clips.shape:
+            raise InputError(f"input has shape {tuple(clips.shape)}; this net takes [T, B, {self.input_shape}]")
+        if self.time_steps is not None and clips.shape[0] != self.time_steps:
+            raise InputError(
+                f"input has T = {clips.shape[0]}; the gates of this net were trained for {self.time_steps}"
+            )
+        spikes: dict[str, Tensor] = {"input": clips}
+        for population in self.populations:
+            current = population.current(spikes)
+            gated = current if population.gate is None else current * run_float(population.gate, current)
+            if population.fires:
+                spikes[population.name] = population.fire(gated)[0]
+            else:
+                spikes[population.name] = gated
+            if watch is not None:
+                watch(population, current, spikes[population.name])
+        del spikes["input"]
+        logits = spikes[self.populations[-1].name].mean(0).flatten(1)
+        return logits, spikes
+
+
+def read_float_graph(graph: nir.NIRGraph) -> FloatNet:
+    """View a NIR graph as `FloatNet`; FileFormatError names a node that is none of ours."""
+    version = int(graph.metadata.get("spikefold_format", FORMAT))
+    if version != FORMAT:
+        raise FileFormatError(f"spikefold_format is {version}, this version reads {FORMAT}: update spikefold")
+    nodes = graph.nodes
+    sources: dict[str, list[str]] = {name: [] for name in nodes}
+    for source, target in graph.edges:
+        sources[target].append(source)
+    names = [n for n in nodes if isinstance(nodes[n], (nir.LIF, nir.IF, nir.I))]
+    populations = {name: _population(name, nodes, sources) for name in names}
+    done, ordered, waiting = {"input"}, [], dict(populations)
+    while waiting:
+        ready = [n for n, p in waiting.items() if all(s.source in done for s in p.synapses)]
+        if not ready:
+            raise FileFormatError(f"nodes {sorted(waiting)} form a cycle; recurrent nets cannot be run yet")
+        for name in ready:
+            ordered.append(waiting.pop(name))
+            done.add(name)
+    (output,) = sources["output"]
+    if ordered[-1].name != output:
+        ordered.sort(key=lambda p: p.name == output)
+    time_steps = int(graph.metadata.get("time_steps", 0)) or None
+    shape = tuple(int(n) for n in nodes["input"].input_type["input"])
+    return FloatNet(shape, tuple(ordered), time_steps)
+
+
+def _population(name: str, nodes: Mapping[str, Any], sources: Mapping[str, list[str]]) -> FloatPopulation:
+    node = nodes[name]
+    synapses = tuple(_synapse(s, nodes, sources) for s in sorted(sources[name]))
+    if isinstance(node, nir.I):
+        shape = tuple(node.r.shape)
+        return FloatPopulation(name, shape, 1.0, np.zeros(shape, np.float32), True, False, synapses, None)
+    metadata = node.metadata
+    decay = float(metadata.get("decay", 1.0 if isinstance(node, nir.IF) else 1 - DT / float(node.tau.flat[0])))
+    gate = _gate_from_metadata(metadata)
+    return FloatPopulation(
+        name, tuple(node.v_threshold.shape), decay, node.v_threshold, bool(metadata.get("strict", True)), True,
+        synapses, gate,
+    )  # fmt: skip
+
+
+def _gate_from_metadata(metadata: Mapping[str, Any]) -> GateProgram | None:
+    if "gate" not in metadata:
+        return None
+    text = metadata["gate"]
+    plain = json.loads(text.decode() if isinstance(text, bytes) else str(text))
+    count = sum(1 for s in plain["steps"] if "constant" in s)
+    arrays = [np.asarray(metadata[f"gate_{i}"]) for i in range(count)]
+    return GateProgram.from_plain(plain, arrays, frozenset(FLOAT_OPS))
+
+
+def _synapse(name: str, nodes: Mapping[str, Any], sources: Mapping[str, list[str]]) -> FloatSynapse:
+    node = nodes[name]
+    (source,) = sources[name]
+    if isinstance(nodes[source], nir.Flatten):
+        (source,) = sources[source]
+    macs = int(node.metadata.get("torch_macs", 0))
+    if isinstance(node, nir.Affine):
+        return FloatSynapse(name, source, node.weight, node.bias, None, macs or math.prod(node.weight.shape))
+    if not isinstance(node, nir.Conv2d):
+        raise FileFormatError(f"node {name!r} is a {type(node).__name__}; only Conv2d and Affine may lead to neurons")
+    conv = {
+        "stride": _pair(node.stride), "padding": _pair(node.padding), "dilation": _pair(node.dilation),
+        "groups": int(node.groups),
+    }  # fmt: skip
+    return FloatSynapse(name, source, node.weight, node.bias, conv, macs)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    flat = np.asarray(value).reshape(-1)
+    return (int(flat[0]), int(flat[-1]))

@@ -1,0 +1,81 @@
+"""Run a float `GateProgram` in torch, with gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch.nn import functional
+
+from spikefold.converters.gate_program import GateProgram, Step, broadcast_shape, slice_index
+
+FUNCTIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "exp": torch.exp,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+    "softplus": functional.softplus,
+    "hardsigmoid": functional.hardsigmoid,
+    "hardtanh": functional.hardtanh,
+    "leaky_relu": functional.leaky_relu,
+    "elu": functional.elu,
+    "sqrt": torch.sqrt,
+    "abs": torch.abs,
+    "square": torch.square,
+}
+"""Elementwise functions that a float program may hold; lowering turns each into a look-up table."""
+
+
+def run_float(
+    program: GateProgram, current: torch.Tensor, watch: Callable[[int, torch.Tensor], None] | None = None
+) -> torch.Tensor:
+    """Compute the gate of ``current`` ``[T, B, *features]``; ``watch(index, value)`` sees every intermediate value."""
+    values = [current]
+    for step in program.steps:
+        values.append(_FLOAT[step.op](step, [values[i] for i in step.inputs]))
+        if watch is not None:
+            watch(len(values) - 1, values[-1])
+    return values[-1]
+
+
+def _const(step: Step, like: torch.Tensor) -> torch.Tensor:
+    return torch.as_tensor(step.constant, dtype=like.dtype, device=like.device)
+
+
+def _conv2d_float(step: Step, args: list[torch.Tensor]) -> torch.Tensor:
+    a = step.attributes
+    return functional.conv2d(
+        args[0], _const(step, args[0]), None, a["stride"], a["padding"], a["dilation"], a["groups"]
+    )
+
+
+def _topk_float(step: Step, args: list[torch.Tensor]) -> torch.Tensor:
+    k, axis = step.attributes["k"], step.attributes["axis"]
+    index = args[0].topk(k, dim=axis).indices
+    return torch.zeros_like(args[0]).scatter(axis, index, 1.0)
+
+
+_FloatOp = Callable[[Step, list[torch.Tensor]], torch.Tensor]
+_FLOAT: dict[str, _FloatOp] = {
+    "reshape": lambda s, a: a[0].reshape(s.attributes["shape"]),
+    "permute": lambda s, a: a[0].permute(s.attributes["axes"]),
+    "broadcast": lambda s, a: a[0].expand(broadcast_shape(s.attributes["shape"], tuple(a[0].shape))),
+    "slice": lambda s, a: a[0][slice_index(a[0].ndim, s.attributes)],
+    "sum": lambda s, a: a[0].sum(s.attributes["axes"], keepdim=s.attributes["keepdim"]),
+    "max": lambda s, a: a[0].amax(s.attributes["axes"], keepdim=s.attributes["keepdim"]),
+    "add": lambda s, a: a[0] + a[1],
+    "subtract": lambda s, a: a[0] - a[1],
+    "multiply": lambda s, a: a[0] * a[1],
+    "multiply_const": lambda s, a: a[0] * _const(s, a[0]),
+    "add_const": lambda s, a: a[0] + _const(s, a[0]),
+    "relu": lambda s, a: torch.relu(a[0]),
+    "clip": lambda s, a: a[0].clamp(s.attributes["low"], s.attributes["high"]),
+    "matmul": lambda s, a: a[0] @ _const(s, a[0]),
+    "conv2d": _conv2d_float,
+    "topk_mask": _topk_float,
+    "concat": lambda s, a: torch.cat(a, dim=s.attributes["axis"]),
+    "scale": lambda s, a: a[0] * s.attributes["factor"],
+    "offset": lambda s, a: a[0] + s.attributes["value"],
+    "function": lambda s, a: FUNCTIONS[s.attributes["name"]](a[0]),
+}

@@ -1,0 +1,171 @@
+"""The whole-clip graph: all T steps of a batch of clips, layer by layer, gates included.
+
+Convolutions run once per layer over T and B merged; each population is a ``Scan`` over T around ``spikefold::LIF``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from spikefold.converters import arithmetic, ranges
+from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons
+from spikefold.converters.onnx.counts import emit_counts
+from spikefold.converters.onnx.currents import emit_current, saturate
+from spikefold.converters.onnx.emitter import DOMAIN, Emitter
+from spikefold.converters.onnx.functions import GATED_CURRENT, INTEGRATOR, LIF
+from spikefold.converters.onnx.gates import gate_function, gate_function_name
+from spikefold.converters.onnx.model import assemble, input_type
+from spikefold.errors import LoweringError
+
+FLOAT64_EXACT = 2**53
+
+
+def to_onnx_clip(graph: FixedPointGraph, trace: bool = False) -> ModelProto:
+    """Write the exact graph of whole clips.
+
+    Input ``events`` ``[T, B, *shape]`` (uint8, or int32 where messages pass 255). Outputs: ``logits`` ``[B, classes]``
+    float64; ``spikes/<population>`` and ``synops/<synapse>`` ``[B]`` int64; with ``trace`` also ``train/<population>``
+    uint8 and ``membrane/<population>`` int32 (after the reset), both ``[T, B, *shape]``.
+
+    Parameters
+    ----------
+    graph : FixedPointGraph
+        The integer net. T is free where its ``time_steps`` is None.
+    trace : bool
+        Add all spikes and membranes to the outputs.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Checked; equal graphs give equal bytes.
+
+    Raises
+    ------
+    LoweringError
+        A number could leave its range, or an operation has no exact form; the message names the node.
+    """
+    builder = _ClipBuilder(graph, trace)
+    for population in graph.neurons:
+        builder.add_population(population)
+    builder.add_readout()
+    gates = [gate_function(graph, n) for n in graph.neurons if n.gate is not None]
+    steps = "T" if graph.time_steps is None else graph.time_steps
+    events = helper.make_tensor_value_info("events", input_type(graph), [steps, "B", *graph.input.shape])
+    return assemble(graph, "clip", builder.e, [events], builder.outputs, gates, {"spikefold_trace": str(int(trace))})
+
+
+class _ClipBuilder:
+    """Appends populations in execution order and remembers the tensors that later ones read."""
+
+    def __init__(self, graph: FixedPointGraph, trace: bool) -> None:
+        self.e = Emitter()
+        self.outputs: list[ValueInfoProto] = []
+        self._graph = graph
+        self._trace = trace
+        self._steps = "T" if graph.time_steps is None else graph.time_steps
+        self._trains = {graph.input.name: "events"}
+        self._messages: dict[tuple[str, int], str] = {}
+        self._last_membranes: dict[str, str] = {}
+        self.e.scope = graph.input.name
+        self._batch = self.e.op("Shape", "events", start=1, end=2)
+        self._time_and_batch = self.e.op("Shape", "events", start=0, end=2)
+        sent = self.e.cast("events", TensorProto.FLOAT)
+        if graph.input.max_value > 1:
+            sent = self.e.cast(self.e.cast("events", TensorProto.BOOL), TensorProto.FLOAT)
+        self._count(graph.input.name, sent, None)
+
+    def add_population(self, n: Neurons) -> None:
+        """Append synapses, gate, neurons and counts of one population."""
+        self.e.scope = n.name
+        current, dtype = emit_current(self.e, self._graph, n, self._messages_of)
+        shape = self._sized(self._time_and_batch, n.shape)
+        current = self.e.op("Reshape", current, shape)
+        bounds = ranges.gated_range(self._graph, n)
+        if n.gate is not None:
+            current, dtype = self._gated(n, current, bounds), TensorProto.INT32
+        current = saturate(self.e, current, bounds, dtype)
+        train = self._scan(n, current)
+        self._trains[n.name] = train or self.e.op("ConstantOfShape", shape)
+        if self._trace:
+            self._output(self.e.cast(self._trains[n.name], TensorProto.UINT8, f"train/{n.name}"), TensorProto.UINT8, n)
+        self._count(n.name, self._trains[n.name], f"spikes/{n.name}")
+
+    def add_readout(self) -> None:
+        """Append ``logits``: the output's last membrane in real units, or its spike count, divided by T."""
+        output, e = self._graph.output, self.e
+        e.scope = "logits"
+        steps = e.cast(e.op("Squeeze", e.op("Shape", "events", start=0, end=1)), TensorProto.DOUBLE)
+        if output.fires:
+            train = e.cast(self._trains[output.name], TensorProto.INT64)
+            total = e.op("ReduceSum", train, e.constant([0]), keepdims=0)
+            real = e.op("Div", e.cast(total, TensorProto.DOUBLE), steps)
+        else:
+            step = e.constant(np.array(output.unit / 2**arithmetic.STATE_FRACTION_BITS), np.float64)
+            last = e.cast(self._last_membranes[output.name], TensorProto.DOUBLE)
+            real = e.op("Mul", last, e.op("Div", step, steps))
+        e.op("Reshape", real, e.constant([-1, output.size]), name="logits")
+        self.outputs.insert(0, helper.make_tensor_value_info("logits", TensorProto.DOUBLE, ["B", output.size]))
+
+    def _sized(self, leading: str, shape: tuple[int, ...]) -> str:
+        return self.e.op("Concat", leading, self.e.constant(list(shape)), axis=0)
+
+    def _output(self, name: str, dtype: int, n: Neurons) -> None:
+        self.outputs.append(helper.make_tensor_value_info(name, dtype, [self._steps, "B", *n.shape]))
+
+    def _messages_of(self, source: str, dtype: int) -> str:
+        """Messages of a source with T and B merged, ``[T*B, *shape]``, as ``dtype``."""
+        if (source, dtype) not in self._messages:
+            shape = [-1, *self._graph.source_shape(source)]
+            merged = self.e.op("Reshape", self._trains[source], self.e.constant(shape))
+            if source == self._graph.input.name or dtype != TensorProto.FLOAT:
+                merged = self.e.cast(merged, dtype)
+            self._messages[source, dtype] = merged
+        return self._messages[source, dtype]
+
+    def _gated(self, n: Neurons, current: str, bounds: ranges.Range) -> str:
+        if (ranges.magnitude(bounds) + 1) << n.gate_shift > FLOAT64_EXACT:
+            raise LoweringError(
+                f"neurons {n.name!r}: gate_shift {n.gate_shift} with gated currents to {bounds} passes 53 bits, which "
+                "the ONNX form cannot multiply exactly: use a smaller gate_shift"
+            )
+        gate = self.e.op(gate_function_name(n), self.e.cast(current, TensorProto.INT64), domain=DOMAIN)
+        return self.e.op(GATED_CURRENT, current, gate, domain=DOMAIN, gate_shift=n.gate_shift)
+
+    def _scan(self, n: Neurons, current: str) -> str | None:
+        """Append the neurons over T; gives the float32 spikes ``[T, B, *shape]``, None for a readout."""
+        e = self.e
+        start = e.op(
+            "ConstantOfShape", self._sized(self._batch, n.shape), value=helper.make_tensor("zero", TensorProto.INT32, [1], [0])
+        )  # fmt: skip
+        v, now, v_next, spikes, kept = (f"{n.name}/{part}" for part in ("v", "now", "v_next", "spikes_now", "kept"))
+        if n.fires:
+            threshold = e.constant(n.v_threshold << arithmetic.STATE_FRACTION_BITS, np.int32)
+            node = helper.make_node(LIF, [v, now, threshold], [spikes, v_next], domain=DOMAIN, dv=n.dv)
+        else:
+            node = helper.make_node(INTEGRATOR, [v, now], [v_next], domain=DOMAIN, dv=n.dv)
+        nodes: list[NodeProto] = [node]
+        last, train = f"{n.name}/v_last", f"{n.name}/train"
+        body_outputs, outputs = [(v_next, TensorProto.INT32)], [last]
+        if n.fires:
+            body_outputs.append((spikes, TensorProto.FLOAT))
+            outputs.append(train)
+        if self._trace:
+            nodes.append(helper.make_node("Identity", [v_next], [kept]))
+            body_outputs.append((kept, TensorProto.INT32))
+            outputs.append(f"membrane/{n.name}")
+            self._output(outputs[-1], TensorProto.INT32, n)
+        size = ["B", *n.shape]
+        body = helper.make_graph(
+            nodes,
+            f"{n.name}/step",
+            [helper.make_tensor_value_info(name, TensorProto.INT32, size) for name in (v, now)],
+            [helper.make_tensor_value_info(name, dtype, size) for name, dtype in body_outputs],
+        )
+        e.ops("Scan", start, current, names=tuple(outputs), body=body, num_scan_inputs=1)
+        self._last_membranes[n.name] = last
+        return train if n.fires else None
+
+    def _count(self, name: str, sent: str, spikes_output: str | None) -> None:
+        names = emit_counts(self.e, self._graph, name, sent, spikes_output)
+        self.outputs.extend(helper.make_tensor_value_info(n, TensorProto.INT64, ["B"]) for n in names)

@@ -1,0 +1,100 @@
+"""From the messages of the sources to the current of one population: convolutions, matrix products, wrap and bias."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from onnx import TensorProto
+
+from spikefold.converters import arithmetic, ranges
+from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse
+from spikefold.converters.onnx import exact
+from spikefold.converters.onnx.emitter import DOMAIN, Emitter
+from spikefold.converters.onnx.functions import WRAP24
+from spikefold.errors import LoweringError
+
+SATURATING = 2**24
+"""A current this large saturates the membrane whatever the membrane was."""
+
+MessagesOf = Callable[[str, int], str]
+"""Gives the tensor ``[N, *shape]`` of a source's messages in an ONNX element type."""
+
+
+def emit_current(e: Emitter, graph: FixedPointGraph, population: Neurons, messages: MessagesOf) -> tuple[str, int]:
+    """Append the current of ``population``, bias included, before its gate.
+
+    Parameters
+    ----------
+    e : Emitter
+        Where the nodes go.
+    graph, population
+        The net, and the population whose current is wanted.
+    messages : callable
+        Gives the tensor of a source's messages, as float32 or int64.
+
+    Returns
+    -------
+    str, int
+        Tensor ``[N, *shape]`` and its element type: int32 where the range allows, else int64.
+
+    Raises
+    ------
+    LoweringError
+        Sums could leave 64 bits, or a convolution has no exact form.
+    """
+    incoming = graph.incoming(population.name)
+    largest = sum(ranges.synapse_bound(s, graph.largest_message(s.source)) for s in incoming)
+    largest = (largest << arithmetic.STATE_FRACTION_BITS) + int(np.abs(population.bias).max(initial=0))
+    if largest > ranges.INT64_MAX:
+        raise LoweringError(
+            f"neurons {population.name!r}: weighted sums could reach {largest}, outside 64 bits: use smaller exponents"
+        )
+    narrow = largest <= ranges.INT32_MAX
+    dtype = TensorProto.INT32 if narrow else TensorProto.INT64
+    parts = [_weighted(e, graph, s, population, messages, dtype) for s in incoming]
+    total = exact.add_all(e, parts)
+    if ranges.can_wrap(graph, population):
+        total = e.op(WRAP24, total, domain=DOMAIN)
+    if population.bias.any():
+        bias = population.bias.reshape((1,) * (len(population.shape) - population.bias.ndim) + population.bias.shape)
+        total = e.op("Add", total, e.constant(bias, np.int32 if narrow else np.int64))
+    return total, dtype
+
+
+def saturate(e: Emitter, current: str, bounds: ranges.Range, dtype: int) -> str:
+    """Bring a current in ``bounds`` to int32 such that adding it to a membrane cannot overflow."""
+    if ranges.magnitude(bounds) > ranges.INT32_MAX - arithmetic.STATE_LIMIT:
+        ends = np.int32 if dtype == TensorProto.INT32 else np.int64
+        current = e.op("Clip", current, e.constant(-SATURATING, ends), e.constant(SATURATING, ends))
+    return _to(e, current, dtype, TensorProto.INT32)
+
+
+def _to(e: Emitter, value: str, have: int, want: int) -> str:
+    return value if have == want else e.cast(value, want)
+
+
+def _weighted(
+    e: Emitter, graph: FixedPointGraph, synapse: Synapse, population: Neurons, messages: MessagesOf, dtype: int
+) -> str:
+    """Weighted sum ``<< 6`` of one synapse as ``dtype``, ``[N, *shape]``."""
+    scale = synapse.exponent + arithmetic.STATE_FRACTION_BITS
+    bounds = (0, graph.largest_message(synapse.source))
+    is_exact = exact.fits_float32(synapse.weight, bounds)
+    values = messages(synapse.source, TensorProto.FLOAT if is_exact else TensorProto.INT64)
+    if synapse.kind == "conv":
+        if is_exact:
+            return e.cast(exact.convolve_float(e, values, synapse.weight, scale, synapse.conv_attributes), dtype)
+        where = f"synapse {synapse.name!r}"
+        out = exact.convolve_int64(e, values, synapse.weight, bounds, scale, synapse.conv_attributes, where)
+        return _to(e, out, TensorProto.INT64, dtype)
+    if len(graph.source_shape(synapse.source)) > 1:
+        values = e.op("Reshape", values, e.constant([-1, synapse.weight.shape[1]]))
+    if is_exact:
+        weight = e.constant(np.ldexp(synapse.weight.T.astype(np.float64), scale), np.float32)
+        out = e.cast(e.op("MatMul", values, weight), dtype)
+    else:
+        out = _to(e, exact.matmul_int64(e, values, synapse.weight.T << scale), TensorProto.INT64, dtype)
+    if len(population.shape) > 1:
+        out = e.op("Reshape", out, e.constant([-1, *population.shape]))
+    return out

@@ -1,0 +1,104 @@
+"""Run a `FixedPointGraph` in plain numpy int64: slow, simple, and what every other executor is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spikefold.converters import arithmetic
+from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse
+from spikefold.converters.gate_program import conv2d_integer
+from spikefold.errors import InputError
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Everything that a run can be compared by.
+
+    ``spikes`` and ``membranes`` hold ``[T, B, *shape]`` per population (membranes after the reset); ``logits`` is
+    ``[B, classes]`` in real units: the readout's membrane, or the output's spike count, divided by T.
+    """
+
+    spikes: dict[str, NDArray[np.int64]]
+    membranes: dict[str, NDArray[np.int64]]
+    logits: NDArray[np.float64]
+
+
+def check_input(graph: FixedPointGraph, clips: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Validate clips ``[T, B, *shape]`` against the input port and return them as int64."""
+    expected = ("T", "B", *graph.input.shape)
+    if clips.ndim != len(expected) or clips.shape[2:] != graph.input.shape:
+        raise InputError(f"input has shape {clips.shape}; this net takes {expected} (time first, then batch)")
+    if clips.shape[0] == 0 or clips.shape[1] == 0:
+        raise InputError(f"input has shape {clips.shape}: T and B must be at least 1")
+    if graph.time_steps is not None and clips.shape[0] != graph.time_steps:
+        raise InputError(
+            f"input has T = {clips.shape[0]}; the gates of this net were trained for T = {graph.time_steps}"
+        )
+    whole = clips.astype(np.int64)
+    if not np.array_equal(whole, clips):
+        raise InputError("input holds values that are not integers (or not finite): bin events into frames first")
+    if whole.min() < 0 or whole.max() > graph.input.max_value:
+        raise InputError(
+            f"input holds values {whole.min()}..{whole.max()}; this net was exported for 0..{graph.input.max_value}"
+        )
+    return whole
+
+
+def run_reference(graph: FixedPointGraph, clips: NDArray[np.generic]) -> Trace:
+    """Run clips ``[T, B, *shape]`` (integers) through the net, layer by layer."""
+    spikes = {graph.input.name: check_input(graph, clips)}
+    membranes: dict[str, NDArray[np.int64]] = {}
+    for population in graph.neurons:
+        total = sum(synapse_current(s, spikes[s.source]) for s in graph.incoming(population.name))
+        spikes[population.name], membranes[population.name] = run_population(population, np.asarray(total))
+    inputs = spikes.pop(graph.input.name)
+    return Trace(spikes, membranes, read_out(graph.output, spikes, membranes, len(inputs)))
+
+
+def synapse_current(synapse: Synapse, messages: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Weighted sum ``a`` ``[T, B, ...]`` that one synapse delivers for messages ``[T, B, *source]``."""
+    steps, batch = messages.shape[:2]
+    if synapse.kind == "dense":
+        return messages.reshape(steps, batch, -1) @ synapse.effective_weight.T
+    merged = messages.reshape(steps * batch, *messages.shape[2:])
+    out = conv2d_integer(merged, synapse.effective_weight, synapse.conv_attributes)
+    return out.reshape(steps, batch, *out.shape[1:])
+
+
+def population_current(population: Neurons, weighted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What is added to the membranes in each step, from the weighted sums ``[T, B, ...]``: bias and gate included."""
+    weighted = weighted.reshape(*weighted.shape[:2], *population.shape)
+    current = arithmetic.wrap24(weighted << arithmetic.STATE_FRACTION_BITS) + population.bias
+    if population.gate is None:
+        return current
+    return arithmetic.gated_current(current, population.gate.run_integer(current), population.gate_shift)
+
+
+def run_population(population: Neurons, weighted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Spikes and membranes ``[T, B, *shape]`` for the weighted sums ``[T, B, ...]``."""
+    current = population_current(population, weighted)
+    v = np.zeros_like(current[0])
+    spikes, membranes = np.zeros_like(current), np.zeros_like(current)
+    threshold = population.v_threshold if population.fires else None
+    for t in range(len(current)):
+        spikes[t], v = arithmetic.neuron_step(v, current[t], population.dv, threshold)
+        membranes[t] = v
+    return spikes, membranes
+
+
+def read_out(
+    output: Neurons,
+    spikes: dict[str, NDArray[np.int64]],
+    membranes: dict[str, NDArray[np.int64]],
+    time_steps: int,
+) -> NDArray[np.float64]:
+    """Logits ``[B, neurons]`` of the output population, averaged over time."""
+    if output.fires:
+        total = spikes[output.name].sum(axis=0)
+        return np.asarray(total.reshape(total.shape[0], -1) / time_steps)
+    last = membranes[output.name][-1]
+    real = last * (output.unit / 2**arithmetic.STATE_FRACTION_BITS / time_steps)
+    return np.asarray(real.reshape(len(last), -1))

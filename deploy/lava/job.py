@@ -1,0 +1,71 @@
+"""The files through which the runner and its child talk: one job in, one result out. Needs numpy only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spikefold.converters.fixed_point_graph import FixedPointGraph
+from spikefold.errors import SpikefoldError
+
+JOB = "job.npz"
+RESULT = "result.npz"
+ERROR = "error.txt"
+
+
+def write_job(folder: Path, graph: FixedPointGraph, clips: NDArray[np.int64]) -> None:
+    """Write a graph and its clips ``[T, B, *shape]``."""
+    text, arrays = graph.to_plain()
+    constants = {f"array_{i}": array for i, array in enumerate(arrays)}
+    _save(folder / JOB, {"graph": np.array(text), "clips": clips, **constants})
+
+
+def read_job(folder: Path) -> tuple[FixedPointGraph, NDArray[np.int64]]:
+    """Read what `write_job` wrote."""
+    with np.load(folder / JOB) as job:
+        arrays = [job[f"array_{i}"] for i in range(len(job.files) - 2)]
+        return FixedPointGraph.from_plain(str(job["graph"]), arrays), job["clips"]
+
+
+def write_result(folder: Path, spikes: dict[str, NDArray[np.int64]], membranes: dict[str, NDArray[np.int64]]) -> None:
+    """Write spikes and membranes ``[T, B, *shape]`` of every population."""
+    arrays = {f"spikes_{i}": array for i, array in enumerate(spikes.values())}
+    arrays |= {f"membranes_{i}": array for i, array in enumerate(membranes.values())}
+    _save(folder / RESULT, arrays)
+
+
+def read_result(
+    folder: Path, graph: FixedPointGraph
+) -> tuple[dict[str, NDArray[np.int64]], dict[str, NDArray[np.int64]]]:
+    """Read what `write_result` wrote for ``graph``."""
+    with np.load(folder / RESULT) as result:
+        spikes = {n.name: result[f"spikes_{i}"] for i, n in enumerate(graph.neurons)}
+        membranes = {n.name: result[f"membranes_{i}"] for i, n in enumerate(graph.neurons)}
+    return spikes, membranes
+
+
+def write_error(folder: Path, error: Exception) -> None:
+    """Write what went wrong; errors of ours speak for themselves, others are named."""
+    text = str(error) if isinstance(error, SpikefoldError) else f"{type(error).__name__}: {error}"
+    (folder / ERROR).write_text(text)
+
+
+def read_error(folder: Path) -> str | None:
+    """Read what `write_error` wrote; None when it wrote nothing."""
+    path = folder / ERROR
+    return path.read_text() if path.exists() else None
+
+
+def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write an npz under a temporary name and rename it, so that a reader sees all of it or nothing."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

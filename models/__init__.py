@@ -1,0 +1,37 @@
+"""What is trained: neurons, attention modules, networks, event data, training and checkpoints."""
+
+from spikefold.models.attention import ASA, FSTA, topk_mask
+from spikefold.models.checkpoint import CheckpointMeta, load_checkpoint, load_state_dict_file, save_checkpoint
+from spikefold.models.checkpoints import shipped
+from spikefold.models.data import EventData, load_npz, saccade_mnist
+from spikefold.models.dvsnet import DVSNet
+from spikefold.models.lif import LIF, NeuronSpec
+from spikefold.models.over_time import OverTime
+from spikefold.models.registry import MODEL_NAMES, build
+from spikefold.models.training import TrainingData, TrainResult, evaluate, train, train_checkpoint, training_data
+
+__all__ = [
+    "ASA",
+    "FSTA",
+    "LIF",
+    "MODEL_NAMES",
+    "CheckpointMeta",
+    "DVSNet",
+    "EventData",
+    "NeuronSpec",
+    "OverTime",
+    "TrainResult",
+    "TrainingData",
+    "build",
+    "evaluate",
+    "load_checkpoint",
+    "load_npz",
+    "load_state_dict_file",
+    "saccade_mnist",
+    "save_checkpoint",
+    "shipped",
+    "topk_mask",
+    "train",
+    "train_checkpoint",
+    "training_data",
+]

@@ -1,0 +1,99 @@
+"""Clips of events in memory and in ``.npz`` files."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from spikefold.errors import FileFormatError, InputError
+
+
+@dataclass(frozen=True)
+class EventData:
+    """Clips and, where known, what they show.
+
+    Attributes
+    ----------
+    frames : ndarray
+        ``[N, T, C, H, W]``, uint8 (0/1 events or graded 0..255) or float32.
+    labels : ndarray or None
+        int64 ``[N]``.
+    """
+
+    frames: NDArray[Any]
+    labels: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, samples: slice | NDArray[np.int64]) -> EventData:
+        """Return some of the clips, by slice or by positions."""
+        return EventData(self.frames[samples], None if self.labels is None else self.labels[samples])
+
+    def clip(self) -> torch.Tensor:
+        """Return all clips as a network takes them: float32 ``[T, N, C, H, W]``."""
+        return torch.from_numpy(self.frames).transpose(0, 1).to(torch.float32)
+
+
+def load_npz(path: str | os.PathLike[str]) -> EventData:
+    """Read clips from an ``.npz`` file with ``frames`` ``[N, T, C, H, W]`` and, optionally, ``labels`` ``[N]``.
+
+    ``frames`` holds booleans, integers from 0 to 255, or finite floats; it becomes uint8 or float32.
+
+    Raises
+    ------
+    FileFormatError
+        The file cannot be read, or holds pickled objects (which are never unpickled).
+    InputError
+        An array is missing, or has the wrong shape, type or range.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise FileFormatError(f"{path}: a single array; save it with numpy.savez(path, frames=...)")
+            arrays = {name: archive[name] for name in ("frames", "labels") if name in archive.files}
+            found = ", ".join(archive.files) or "none"
+    except FileNotFoundError as error:
+        raise FileFormatError(f"{path}: no such file") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise FileFormatError(f"{path}: cannot be read as .npz ({error}); save it with numpy.savez") from error
+    if "frames" not in arrays:
+        raise InputError(f"{path}: no array 'frames' (found: {found}); save it with numpy.savez(path, frames=...)")
+    frames = check_frames(arrays["frames"], f"{path}: frames")
+    return EventData(frames, _check_labels(arrays["labels"], len(frames), path) if "labels" in arrays else None)
+
+
+def check_frames(frames: NDArray[Any], name: str = "frames") -> NDArray[Any]:
+    """Return ``frames`` as uint8 or float32 after checking shape, type and range; see `load_npz`."""
+    if frames.ndim != 5:
+        raise InputError(f"{name}: shape {frames.shape}; expected 5 axes [N, T, C, H, W]")
+    if 0 in frames.shape:
+        axis = "NTCHW"[frames.shape.index(0)]
+        raise InputError(f"{name}: shape {frames.shape}; axis {axis} is empty, it must be at least 1")
+    if frames.dtype == np.bool_ or np.issubdtype(frames.dtype, np.integer):
+        low, high = int(frames.min()), int(frames.max())
+        if low < 0 or high > 255:
+            raise InputError(f"{name}: values from {low} to {high}; integers must lie in 0..255 (0/1 for plain events)")
+        return frames.astype(np.uint8)
+    if np.issubdtype(frames.dtype, np.floating):
+        bad = int(frames.size - np.isfinite(frames).sum())
+        if bad:
+            raise InputError(f"{name}: {bad} values are NaN or infinite; remove or replace them")
+        return frames.astype(np.float32)
+    raise InputError(f"{name}: dtype {frames.dtype}; expected bool, integers 0..255 or floats")
+
+
+def _check_labels(labels: NDArray[Any], count: int, path: str | os.PathLike[str]) -> NDArray[np.int64]:
+    if labels.shape != (count,):
+        raise InputError(f"{path}: labels: shape {labels.shape}; expected ({count},), one for each clip in frames")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(f"{path}: labels: dtype {labels.dtype}; expected integers")
+    if labels.min() < 0:
+        raise InputError(f"{path}: labels: value {labels.min()}; classes are numbered from 0")
+    return labels.astype(np.int64)

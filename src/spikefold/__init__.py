@@ -1,0 +1,1 @@
+"""The package; see __getattr__ below."""
