@@ -21,6 +21,8 @@ from spikefold.converters.gate_program import INTEGER_OPS, GateProgram
 from spikefold.errors import FileFormatError, LoweringError
 
 FORMAT = 1
+MAX_EXPONENT = 7
+"""Largest weight exponent of Loihi's synapse format."""
 AttentionMode = Literal["none", "static", "dynamic"]
 
 
@@ -69,6 +71,8 @@ class Neurons:
 
     ``v_threshold`` is a mantissa, one number (shape ``()``) or one per neuron; ``fires`` False makes a readout whose
     membrane is the answer. ``unit`` is the real value of one weight step, which ties integers to the float net.
+    ``static_threshold`` is what a reader that knows no gates should use instead of ``v_threshold`` (the threshold over
+    the calibrated mean gate); nothing here runs with it.
     """
 
     name: str
@@ -81,6 +85,7 @@ class Neurons:
     fires: bool = True
     gate: GateProgram | None = None
     gate_shift: int = 0
+    static_threshold: NDArray[np.int64] | None = None
 
     @property
     def size(self) -> int:
@@ -167,6 +172,8 @@ class FixedPointGraph:
                 plain, constants = n.gate.to_plain()
                 entry["gate"] = plain
                 entry["gate_constants"] = [put(c) for c in constants]
+            if n.static_threshold is not None:
+                entry["static_threshold"] = put(n.static_threshold)
             neurons.append(entry)
         synapses = [
             {
@@ -207,6 +214,7 @@ def _from_plain(plain: dict[str, Any], arrays: list[NDArray[Any]]) -> FixedPoint
                 entry["name"], tuple(entry["shape"]), entry["dv"], arrays[entry["v_threshold"]],
                 arrays[entry["bias_mantissa"]], entry["bias_exponent"], float.fromhex(entry["unit"]), entry["fires"],
                 gate, entry["gate_shift"],
+                arrays[entry["static_threshold"]] if "static_threshold" in entry else None,
             )
         )  # fmt: skip
     synapses = [
@@ -228,6 +236,8 @@ def _check_synapse(synapse: Synapse, source: tuple[int, ...], target: tuple[int,
     weight = synapse.weight
     if weight.size and (int(weight.min()) < -256 or int(weight.max()) > 254 or bool((weight & 1).any())):
         raise LoweringError(f"{where}: weight {weight.min()}..{weight.max()}: mantissas are even and within -256..254")
+    if not 0 <= synapse.exponent <= MAX_EXPONENT:
+        raise LoweringError(f"{where}: exponent is {synapse.exponent}, it must be 0..{MAX_EXPONENT}")
     if synapse.kind == "dense":
         expected = (int(np.prod(target)), int(np.prod(source)))
         if weight.shape != expected:

@@ -1,4 +1,4 @@
-"""Proved value ranges of the integer net, in Python integers of any size: which spelling is exact, what must be refused.
+"""Proved value ranges of the integer net, in Python integers of any size: what is exact, what must be refused.
 
 A range is a pair ``(low, high)``, both ends included. Ranges are worst cases over every input that the port admits, so
 they hold for all data; they are not tight where values depend on each other.
@@ -133,8 +133,8 @@ def value_bounds(program: GateProgram, input_bound: Range) -> list[Range]:
         if step.constant is not None and np.asarray(step.constant).dtype.kind not in "iu":
             raise LoweringError(f"{where}: its constant is {np.asarray(step.constant).dtype}, it must be integer")
         given = [shapes[i] for i in step.inputs]
-        if step.op in ("sum", "max") and _reduced(step, given[0]) != _reduced(step, twice[step.inputs[0]]):
-            raise LoweringError(f"{where}: axes {step.attributes['axes']} hold the batch axis: samples would be mixed")
+        if _extent(step, given[0]) != _extent(step, twice[step.inputs[0]]):
+            raise LoweringError(f"{where}: it works along the batch axis ({dict(step.attributes)}), mixing samples")
         for working in _RANGES[step.op](step, [ranges[i] for i in step.inputs], given[0]):
             _check(working, where)
         ranges.append(working)
@@ -151,10 +151,9 @@ def _check(bounds: Range, where: str) -> None:
 
 
 def _check_fit(population: Neurons, program: GateProgram) -> None:
-    if program.input_shape != (program.time_steps, -1, *population.shape):
-        raise LoweringError(
-            f"its gate reads a current of shape {program.input_shape}, not {(program.time_steps, -1, *population.shape)}"
-        )
+    expected = (program.time_steps, -1, *population.shape)
+    if tuple(program.input_shape) != expected:
+        raise LoweringError(f"its gate reads a current of shape {program.input_shape}, not {expected}")
     for batch in (1, 2):
         shapes = value_shapes(program, batch)
         try:
@@ -177,6 +176,13 @@ def _multiply(a: Range, b: Range) -> Range:
 def _axes(step: Step, rank: int) -> tuple[int, ...]:
     axes = step.attributes["axes"]
     return tuple(a % rank for a in ((axes,) if isinstance(axes, int) else axes))
+
+
+def _extent(step: Step, shape: Shape) -> int:
+    """Length of what a step reduces, ranks or cuts; 1 for all others."""
+    if step.op in ("sum", "max"):
+        return _reduced(step, shape)
+    return shape[step.attributes["axis"]] if step.op in ("topk_mask", "slice") else 1
 
 
 def _reduced(step: Step, shape: Shape) -> int:
@@ -266,7 +272,7 @@ _RANGES: dict[str, _RangeOp] = {
 
 def _shape(step: Step, given: list[Shape]) -> Shape:
     a, first = step.attributes, given[0]
-    constant = None if step.constant is None else np.asarray(step.constant)
+    constant = np.shape(() if step.constant is None else np.asarray(step.constant))
     match step.op:
         case "conv2d":
             return _conv_shape(step, first)
@@ -274,7 +280,7 @@ def _shape(step: Step, given: list[Shape]) -> Shape:
             axes = _axes(step, len(first))
             return tuple(1 if i in axes else n for i, n in enumerate(first) if a["keepdim"] or i not in axes)
         case "matmul":
-            return np.matmul(_hollow(first), _hollow(np.shape(constant))).shape
+            return (_hollow(first) @ _hollow(constant)).shape
         case "reshape":
             return _hollow(first).reshape(a["shape"]).shape
         case "permute":
@@ -291,7 +297,7 @@ def _shape(step: Step, given: list[Shape]) -> Shape:
         case "add" | "subtract" | "multiply":
             return np.broadcast_shapes(*given)
         case "multiply_const" | "add_const":
-            return np.broadcast_shapes(first, np.shape(constant))
+            return np.broadcast_shapes(first, constant)
         case _:
             return first
 

@@ -52,8 +52,10 @@ def run_reference(graph: FixedPointGraph, clips: NDArray[np.generic]) -> Trace:
     spikes = {graph.input.name: check_input(graph, clips)}
     membranes: dict[str, NDArray[np.int64]] = {}
     for population in graph.neurons:
-        total = sum(synapse_current(s, spikes[s.source]) for s in graph.incoming(population.name))
-        spikes[population.name], membranes[population.name] = run_population(population, np.asarray(total))
+        weighted = sum_currents(
+            population, [synapse_current(s, spikes[s.source]) for s in graph.incoming(population.name)]
+        )
+        spikes[population.name], membranes[population.name] = run_population(population, weighted)
     inputs = spikes.pop(graph.input.name)
     return Trace(spikes, membranes, read_out(graph.output, spikes, membranes, len(inputs)))
 
@@ -68,9 +70,16 @@ def synapse_current(synapse: Synapse, messages: NDArray[np.int64]) -> NDArray[np
     return out.reshape(steps, batch, *out.shape[1:])
 
 
+def sum_currents(population: Neurons, currents: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Sum of the weighted sums of all synapses into a population, ``[T, B, *shape]``."""
+    total = np.zeros((*currents[0].shape[:2], *population.shape), dtype=np.int64)
+    for current in currents:
+        total += current.reshape(total.shape)
+    return total
+
+
 def population_current(population: Neurons, weighted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """What is added to the membranes in each step, from the weighted sums ``[T, B, ...]``: bias and gate included."""
-    weighted = weighted.reshape(*weighted.shape[:2], *population.shape)
+    """What is added to the membranes in each step, from the weighted sums ``[T, B, *shape]``: bias and gate included."""
     current = arithmetic.wrap24(weighted << arithmetic.STATE_FRACTION_BITS) + population.bias
     if population.gate is None:
         return current
@@ -78,7 +87,7 @@ def population_current(population: Neurons, weighted: NDArray[np.int64]) -> NDAr
 
 
 def run_population(population: Neurons, weighted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Spikes and membranes ``[T, B, *shape]`` for the weighted sums ``[T, B, ...]``."""
+    """Spikes and membranes for the weighted sums, all ``[T, B, *shape]``."""
     current = population_current(population, weighted)
     v = np.zeros_like(current[0])
     spikes, membranes = np.zeros_like(current), np.zeros_like(current)

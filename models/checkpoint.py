@@ -117,8 +117,8 @@ def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, torch.Tensor
             f"{file}: damaged, or holds more than tensors, which loading would have to run; "
             "save it anew with torch.save(net.state_dict(), path)"
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise FileFormatError(f"{file}: cannot be read ({error})") from error
+    except Exception as error:  # a damaged pickle fails in a hundred ways
+        raise FileFormatError(f"{file}: cannot be read ({type(error).__name__}: {error}); save it again") from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

@@ -22,7 +22,7 @@ from spikefold.models.data.events import EventData
 from spikefold.models.registry import SHORT_NAMES, build, full_name
 
 DATA_NAMES = ("saccade-mnist",)
-_BATCH = 50
+_BATCH = 25
 _WEIGHT_DECAY = 1e-3
 
 
@@ -68,7 +68,7 @@ def training_data(name: str, size: int = 32, time_steps: int = saccade_mnist.TIM
 
 
 def train(
-    model_name: str, data: TrainingData, epochs: int, seed: int, learning_rate: float = 4e-3, progress: bool = True
+    model_name: str, data: TrainingData, epochs: int, seed: int, learning_rate: float = 3e-3, progress: bool = True
 ) -> TrainResult:
     """Train a named network: AdamW, one-cycle learning rate, cross-entropy of the time-averaged logits.
 

@@ -10,6 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from spikefold.converters import arithmetic, ranges
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons
+from spikefold.converters.onnx import exact
 from spikefold.converters.onnx.counts import emit_counts
 from spikefold.converters.onnx.currents import emit_current, saturate
 from spikefold.converters.onnx.emitter import DOMAIN, Emitter
@@ -17,8 +18,6 @@ from spikefold.converters.onnx.functions import GATED_CURRENT, INTEGRATOR, LIF
 from spikefold.converters.onnx.gates import gate_function, gate_function_name
 from spikefold.converters.onnx.model import assemble, input_type
 from spikefold.errors import LoweringError
-
-FLOAT64_EXACT = 2**53
 
 
 def to_onnx_clip(graph: FixedPointGraph, trace: bool = False) -> ModelProto:
@@ -49,7 +48,7 @@ def to_onnx_clip(graph: FixedPointGraph, trace: bool = False) -> ModelProto:
     for population in graph.neurons:
         builder.add_population(population)
     builder.add_readout()
-    gates = [gate_function(graph, n) for n in graph.neurons if n.gate is not None]
+    gates = [gate_function(graph, n, n.gate) for n in graph.neurons if n.gate is not None]
     steps = "T" if graph.time_steps is None else graph.time_steps
     events = helper.make_tensor_value_info("events", input_type(graph), [steps, "B", *graph.input.shape])
     return assemble(graph, "clip", builder.e, [events], builder.outputs, gates, {"spikefold_trace": str(int(trace))})
@@ -70,10 +69,8 @@ class _ClipBuilder:
         self.e.scope = graph.input.name
         self._batch = self.e.op("Shape", "events", start=1, end=2)
         self._time_and_batch = self.e.op("Shape", "events", start=0, end=2)
-        sent = self.e.cast("events", TensorProto.FLOAT)
-        if graph.input.max_value > 1:
-            sent = self.e.cast(self.e.cast("events", TensorProto.BOOL), TensorProto.FLOAT)
-        self._count(graph.input.name, sent, None)
+        sent = self.e.cast("events", TensorProto.BOOL) if graph.input.max_value > 1 else "events"
+        self._count(graph.input.name, self.e.cast(sent, TensorProto.FLOAT), None)
 
     def add_population(self, n: Neurons) -> None:
         """Append synapses, gate, neurons and counts of one population."""
@@ -124,7 +121,7 @@ class _ClipBuilder:
         return self._messages[source, dtype]
 
     def _gated(self, n: Neurons, current: str, bounds: ranges.Range) -> str:
-        if (ranges.magnitude(bounds) + 1) << n.gate_shift > FLOAT64_EXACT:
+        if (ranges.magnitude(bounds) + 1) << n.gate_shift > exact.FLOAT64_EXACT:
             raise LoweringError(
                 f"neurons {n.name!r}: gate_shift {n.gate_shift} with gated currents to {bounds} passes 53 bits, which "
                 "the ONNX form cannot multiply exactly: use a smaller gate_shift"
@@ -135,24 +132,23 @@ class _ClipBuilder:
     def _scan(self, n: Neurons, current: str) -> str | None:
         """Append the neurons over T; gives the float32 spikes ``[T, B, *shape]``, None for a readout."""
         e = self.e
-        start = e.op(
-            "ConstantOfShape", self._sized(self._batch, n.shape), value=helper.make_tensor("zero", TensorProto.INT32, [1], [0])
-        )  # fmt: skip
-        v, now, v_next, spikes, kept = (f"{n.name}/{part}" for part in ("v", "now", "v_next", "spikes_now", "kept"))
+        zero = helper.make_tensor("zero", TensorProto.INT32, [1], [0])
+        start = e.op("ConstantOfShape", self._sized(self._batch, n.shape), value=zero)
+        v, now, v_next, spikes = (e.new_name(part) for part in ("v", "current", "v_next", "spikes"))
         if n.fires:
             threshold = e.constant(n.v_threshold << arithmetic.STATE_FRACTION_BITS, np.int32)
             node = helper.make_node(LIF, [v, now, threshold], [spikes, v_next], domain=DOMAIN, dv=n.dv)
         else:
             node = helper.make_node(INTEGRATOR, [v, now], [v_next], domain=DOMAIN, dv=n.dv)
         nodes: list[NodeProto] = [node]
-        last, train = f"{n.name}/v_last", f"{n.name}/train"
+        last, train = e.new_name("v_last"), e.new_name("train")
         body_outputs, outputs = [(v_next, TensorProto.INT32)], [last]
         if n.fires:
             body_outputs.append((spikes, TensorProto.FLOAT))
             outputs.append(train)
         if self._trace:
-            nodes.append(helper.make_node("Identity", [v_next], [kept]))
-            body_outputs.append((kept, TensorProto.INT32))
+            nodes.append(helper.make_node("Identity", [v_next], [e.new_name("membrane")]))
+            body_outputs.append((nodes[-1].output[0], TensorProto.INT32))
             outputs.append(f"membrane/{n.name}")
             self._output(outputs[-1], TensorProto.INT32, n)
         size = ["B", *n.shape]

@@ -65,8 +65,9 @@ def emit_current(e: Emitter, graph: FixedPointGraph, population: Neurons, messag
 def saturate(e: Emitter, current: str, bounds: ranges.Range, dtype: int) -> str:
     """Bring a current in ``bounds`` to int32 such that adding it to a membrane cannot overflow."""
     if ranges.magnitude(bounds) > ranges.INT32_MAX - arithmetic.STATE_LIMIT:
-        ends = np.int32 if dtype == TensorProto.INT32 else np.int64
-        current = e.op("Clip", current, e.constant(-SATURATING, ends), e.constant(SATURATING, ends))
+        if dtype == TensorProto.INT32:
+            return e.op("Clip", current, e.constant(-SATURATING, np.int32), e.constant(SATURATING, np.int32))
+        current = exact.clamp(e, current, bounds, -SATURATING, SATURATING)
     return _to(e, current, dtype, TensorProto.INT32)
 
 

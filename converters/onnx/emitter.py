@@ -32,7 +32,7 @@ class Emitter:
 
     def op(self, op_type: str, *inputs: str, name: str = "", domain: str = "", **attributes: Any) -> str:
         """Append a node with one output and return the output's name (``name``, or a new one)."""
-        return self.ops(op_type, *inputs, names=(name or self._new(op_type),), domain=domain, **attributes)[0]
+        return self.ops(op_type, *inputs, names=(name or self.new_name(op_type),), domain=domain, **attributes)[0]
 
     def ops(
         self, op_type: str, *inputs: str, names: tuple[str, ...], domain: str = "", **attributes: Any
@@ -50,13 +50,14 @@ class Emitter:
         array = np.ascontiguousarray(value, dtype=dtype).reshape(np.shape(value))
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
-            self._constants[key] = name = self._new("constant")
+            self._constants[key] = name = self.new_name("constant")
             if self._in_function:
                 self.nodes.append(helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array)))
             else:
                 self.initializers.append(numpy_helper.from_array(array, name))
         return self._constants[key]
 
-    def _new(self, kind: str) -> str:
+    def new_name(self, kind: str) -> str:
+        """Make a name that no other value has."""
         self._count += 1
         return f"{self.scope}/{kind}#{self._count}" if self.scope else f"{kind}#{self._count}"

@@ -1,13 +1,20 @@
-"""Convolution and matrix product of integers that are exact by proof.
+"""Integer operations that are exact by proof, spelled so that ONNX Runtime's CPU kernels get them right.
 
-CPU kernels for convolutions exist in float32 only. Every partial sum of integers is exact in float32 while
+*Convolutions* have kernels in float32 only. Every partial sum of integers is exact in float32 while
 ``sum(|w|) * max|x|`` stays below 2**24 for each output. Where it does not, x is split into digits of k bits,
 ``x = d0 + d1 * 2**k + ...`` (the last digit keeps the sign), each digit is convolved exactly, and the results are put
-together in int64. Matrix products that are too large run in int64, which has a kernel.
+together in int64. *Matrix products* that are too large run in int64, which has a kernel.
+
+Two int64 kernels are not what they seem (seen in ONNX Runtime 1.31 on x86-64 with values beyond 32 bits):
+
+- ``Clip``, ``Min``, ``Max``, ``Sign`` and ``ReduceMax`` compare wrongly (microsoft/onnxruntime pull request 32475), so
+  bounds are spelled with ``Less``/``Greater`` and ``Where``, and maxima run in int32 or with ``TopK``;
+- ``ReduceSum`` adds in float64, so sums that could pass 2**53 are split into digits too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +26,7 @@ from spikefold.converters.onnx.emitter import Emitter
 from spikefold.errors import LoweringError
 
 FLOAT32_EXACT = 2**24
+FLOAT64_EXACT = 2**53
 
 
 def fits_float32(weight: NDArray[np.int64], bounds: ranges.Range) -> bool:
@@ -79,15 +87,43 @@ def convolve_int64(
             "a convolution has no exact ONNX kernel for that; use smaller weights or a smaller fan-in"
         )
     bits = (FLOAT32_EXACT // max(1, total)).bit_length() - 1
-    parts: list[str] = []
-    done = 0
-    while not fits_float32(weight, bounds):
-        digit = e.op("Mod", x, e.constant(2**bits))
-        parts.append(_convolve_digit(e, digit, weight, scale, attributes, done))
-        x = e.op("Div", e.op("Sub", x, digit), e.constant(2**bits))
-        bounds, done = (bounds[0] >> bits, bounds[1] >> bits), done + bits
-    parts.append(_convolve_digit(e, x, weight, scale, attributes, done))
+    parts = []
+    for digit, place in _digits(e, x, bounds, bits, lambda rest: fits_float32(weight, rest)):
+        out = convolve_float(e, e.cast(digit, TensorProto.FLOAT), weight, scale, attributes)
+        parts.append(_shift_left(e, e.cast(out, TensorProto.INT64), place))
     return add_all(e, parts)
+
+
+def reduce_sum(e: Emitter, x: str, axes: list[int], count: int, bounds: ranges.Range, *, keep: bool) -> str:
+    """Sum of int64 ``x`` over ``axes``, which hold ``count`` values in ``bounds``."""
+    bits = (FLOAT64_EXACT // count).bit_length() - 1
+    parts = []
+    for digit, place in _digits(e, x, bounds, bits, lambda rest: count * ranges.magnitude(rest) < FLOAT64_EXACT):
+        out = e.op("ReduceSum", digit, e.constant(axes), keepdims=int(keep))
+        parts.append(_shift_left(e, out, place))
+    return add_all(e, parts)
+
+
+def reduce_max(e: Emitter, x: str, axes: list[int], bounds: ranges.Range, *, keep: bool) -> str:
+    """Maximum of int64 ``x`` in ``bounds`` over ``axes``."""
+    if ranges.magnitude(bounds) <= ranges.INT32_MAX:
+        narrow = e.op("ReduceMax", e.cast(x, TensorProto.INT32), e.constant(axes), keepdims=int(keep))
+        return e.cast(narrow, TensorProto.INT64)
+    for axis in axes:
+        names = (e.new_name("largest"), e.new_name("index"))
+        x, _ = e.ops("TopK", x, e.constant([1]), names=names, axis=axis, largest=1, sorted=1)
+    return x if keep else e.op("Squeeze", x, e.constant(axes))
+
+
+def clamp(e: Emitter, x: str, bounds: ranges.Range, low: int, high: int) -> str:
+    """``min(max(x, low), high)`` of int64 ``x`` in ``bounds``; a side that the range excludes is left out."""
+    if bounds[0] < low:
+        end = e.constant(low)
+        x = e.op("Where", e.op("Less", x, end), end, x)
+    if max(low, bounds[1]) > high:
+        end = e.constant(high)
+        x = e.op("Where", e.op("Greater", x, end), end, x)
+    return x
 
 
 def matmul_int64(e: Emitter, x: str, weight: NDArray[np.int64]) -> str:
@@ -103,8 +139,18 @@ def add_all(e: Emitter, values: list[str]) -> str:
     return total
 
 
-def _convolve_digit(
-    e: Emitter, digit: str, weight: NDArray[np.int64], scale: int, attributes: dict[str, Any], place: int
-) -> str:
-    out = e.cast(convolve_float(e, e.cast(digit, TensorProto.FLOAT), weight, scale, attributes), TensorProto.INT64)
-    return e.op("Mul", out, e.constant(2**place)) if place else out
+def _digits(
+    e: Emitter, x: str, bounds: ranges.Range, bits: int, fits: Callable[[ranges.Range], bool]
+) -> Iterator[tuple[str, int]]:
+    """Split int64 ``x`` into digits of ``bits`` bits until the rest ``fits``; gives each with its place."""
+    place = 0
+    while not fits(bounds):
+        digit = e.op("Mod", x, e.constant(2**bits))
+        yield digit, place
+        x = e.op("Div", e.op("Sub", x, digit), e.constant(2**bits))
+        bounds, place = (bounds[0] >> bits, bounds[1] >> bits), place + bits
+    yield x, place
+
+
+def _shift_left(e: Emitter, x: str, bits: int) -> str:
+    return e.op("Mul", x, e.constant(2**bits)) if bits else x

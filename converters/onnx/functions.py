@@ -1,4 +1,4 @@
-"""The integer neuron as named ONNX functions of domain ``spikefold``: what a reader sees is ``LIF``, not its arithmetic.
+"""The integer neuron as named ONNX functions of domain ``spikefold``: a reader sees ``LIF``, not its arithmetic.
 
 States are int32. The decay runs in float64: 24 bits times 12 bits stay below 2**53, the division by 4096 is exact, and
 ``Cast`` to an integer truncates toward zero as Loihi does.
@@ -6,7 +6,8 @@ States are int32. The decay runs in float64: 24 bits times 12 bits stay below 2*
 
 from __future__ import annotations
 
-from onnx import FunctionProto, TensorProto, helper
+import numpy as np
+from onnx import AttributeProto, FunctionProto, TensorProto, helper
 
 from spikefold.converters import arithmetic
 from spikefold.converters.onnx.emitter import DOMAIN, OPSET, Emitter
@@ -33,7 +34,7 @@ def neuron_functions() -> list[FunctionProto]:
 def _attribute(e: Emitter, name: str) -> str:
     """Integer attribute of the function being built, as an int64 scalar."""
     node = helper.make_node("Constant", [], [name])
-    node.attribute.append(helper.make_attribute_ref_name(helper.make_attribute("value_int", 0), name))
+    node.attribute.append(AttributeProto(name="value_int", type=AttributeProto.INT, ref_attr_name=name))
     e.nodes.append(node)
     return name
 
@@ -41,11 +42,13 @@ def _attribute(e: Emitter, name: str) -> str:
 def _integrate(e: Emitter) -> str:
     """``clip24(tz(v * (4096 - dv)) + current)`` of the int32 inputs ``v`` and ``current``."""
     keep = e.op("Sub", e.constant(2**arithmetic.DECAY_BITS), _attribute(e, "dv"))
-    factor = e.op("Mul", e.cast(keep, TensorProto.DOUBLE), e.constant(2.0**-arithmetic.DECAY_BITS, "f8"))
+    factor = e.op(
+        "Mul", e.cast(keep, TensorProto.DOUBLE), e.constant(np.array(2.0**-arithmetic.DECAY_BITS), np.float64)
+    )
     product = e.op("Mul", e.cast("v", TensorProto.DOUBLE), factor)
     total = e.op("Add", e.cast(product, TensorProto.INT32), "current")
     limit = arithmetic.STATE_LIMIT
-    return e.op("Clip", total, e.constant(-limit, "i4"), e.constant(limit, "i4"))
+    return e.op("Clip", total, e.constant(-limit, np.int32), e.constant(limit, np.int32))
 
 
 def _lif() -> FunctionProto:
@@ -53,7 +56,7 @@ def _lif() -> FunctionProto:
     e = Emitter(in_function=True)
     v = _integrate(e)
     fired = e.op("Greater", v, "threshold")
-    e.op("Where", fired, e.constant(0, "i4"), v, name="v_next")
+    e.op("Where", fired, e.constant(0, np.int32), v, name="v_next")
     e.cast(fired, TensorProto.FLOAT, name="spikes")
     return make_function(LIF, ["v", "current", "threshold"], ["spikes", "v_next"], e, ("dv",))
 
@@ -83,7 +86,7 @@ def _gated_current() -> FunctionProto:
     """
     e = Emitter(in_function=True)
     shift = e.cast(_attribute(e, "gate_shift"), TensorProto.UINT64)
-    divisor = e.cast(e.op("BitShift", e.constant(1, "u8"), shift, direction="LEFT"), TensorProto.DOUBLE)
+    divisor = e.cast(e.op("BitShift", e.constant(1, np.uint64), shift, direction="LEFT"), TensorProto.DOUBLE)
     gate = e.op("Div", e.cast("gate", TensorProto.DOUBLE), divisor)
     product = e.op("Mul", e.cast("current", TensorProto.DOUBLE), gate)
     e.cast(product, TensorProto.INT32, name="y")

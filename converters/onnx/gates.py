@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from onnx import FunctionProto, TensorProto
 
 from spikefold.converters import ranges
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons
-from spikefold.converters.gate_program import Step
+from spikefold.converters.gate_program import GateProgram, Step
 from spikefold.converters.onnx import exact
 from spikefold.converters.onnx.emitter import Emitter
 from spikefold.converters.onnx.functions import make_function
@@ -22,17 +23,14 @@ def gate_function_name(population: Neurons) -> str:
     return f"Gate_{population.name}"
 
 
-def gate_function(graph: FixedPointGraph, population: Neurons) -> FunctionProto:
-    """Build the gate of ``population``; input ``current`` and output ``gate`` are int64.
+def gate_function(graph: FixedPointGraph, population: Neurons, program: GateProgram) -> FunctionProto:
+    """Build ``program``, the gate of ``population``; input ``current`` and output ``gate`` are int64.
 
     Raises
     ------
     LoweringError
         A value could leave 64 bits, or a step has no exact ONNX form; the message names the step.
     """
-    program = population.gate
-    if program is None:
-        raise ValueError(f"neurons {population.name!r} have no gate")
     bounds = ranges.value_bounds(program, ranges.current_range(graph, population))
     shapes = ranges.value_shapes(program, 1)
     e = Emitter(in_function=True)
@@ -69,14 +67,15 @@ class _Context:
         """Constant array of the step."""
         return np.asarray(self.step.constant, dtype=np.int64)
 
-    def number(self, key: str) -> str:
-        """Name of an integer attribute as an int64 scalar."""
-        return self.e.constant(int(self.step.attributes[key]))
+
+def _sum(c: _Context, args: list[str]) -> str:
+    axes = c.axes()
+    count = prod(c.shape[a] for a in axes)
+    return exact.reduce_sum(c.e, args[0], axes, count, c.bounds, keep=bool(c.step.attributes["keepdim"]))
 
 
-def _reduce(c: _Context, args: list[str]) -> str:
-    op = {"sum": "ReduceSum", "max": "ReduceMax"}[c.step.op]
-    return c.e.op(op, args[0], c.e.constant(c.axes()), keepdims=int(c.step.attributes["keepdim"]))
+def _max(c: _Context, args: list[str]) -> str:
+    return exact.reduce_max(c.e, args[0], c.axes(), c.bounds, keep=bool(c.step.attributes["keepdim"]))
 
 
 def _broadcast(c: _Context, args: list[str]) -> str:
@@ -103,24 +102,30 @@ def _top_k_mask(c: _Context, args: list[str]) -> str:
         return c.e.op("Mul", args[0], c.e.constant(0))
     order = np.arange(n - 1, -1, -1).reshape([n if i == axis else 1 for i in range(len(c.shape))])
     key = c.e.op("Add", c.e.op("Mul", args[0], c.e.constant(n)), c.e.constant(order))
-    names = tuple(f"{part}_{len(c.e.nodes)}" for part in ("largest", "index"))
+    names = (c.e.new_name("largest"), c.e.new_name("index"))
     largest, _ = c.e.ops("TopK", key, c.e.constant([k]), names=names, axis=axis, largest=1, sorted=1)
     limit = c.e.op("Slice", largest, c.e.constant([k - 1]), c.e.constant([k]), c.e.constant([axis]))
     return c.e.cast(c.e.op("GreaterOrEqual", key, limit), TensorProto.INT64)
 
 
 def _rescale(c: _Context, args: list[str]) -> str:
-    limit = int(c.step.attributes["limit"])
-    product = c.e.op("Mul", args[0], c.number("multiplier"))
+    multiplier, shift, limit = (int(c.step.attributes[k]) for k in ("multiplier", "shift", "limit"))
+    product = c.e.op("Mul", args[0], c.e.constant(multiplier))
     # integer Div truncates toward zero
-    shifted = c.e.op("Div", product, c.e.constant(2 ** int(c.step.attributes["shift"])))
-    return c.e.op("Clip", shifted, c.e.constant(-limit), c.e.constant(limit))
+    shifted = c.e.op("Div", product, c.e.constant(2**shift))
+    largest = ranges.magnitude(c.bounds) * abs(multiplier) >> shift
+    return exact.clamp(c.e, shifted, (-largest, largest), -limit, limit)
 
 
 def _look_up(c: _Context, args: list[str]) -> str:
-    index = c.e.op("Add", args[0], c.number("offset"))
-    index = c.e.op("Clip", index, c.e.constant(0), c.e.constant(len(c.array()) - 1))
-    return c.e.op("Gather", c.constant(), index)
+    offset = int(c.step.attributes["offset"])
+    index = c.e.op("Add", args[0], c.e.constant(offset))
+    reach = (c.bounds[0] + offset, c.bounds[1] + offset)
+    return c.e.op("Gather", c.constant(), exact.clamp(c.e, index, reach, 0, len(c.array()) - 1))
+
+
+def _clip(c: _Context, args: list[str]) -> str:
+    return exact.clamp(c.e, args[0], c.bounds, int(c.step.attributes["low"]), int(c.step.attributes["high"]))
 
 
 def _reshape(c: _Context, args: list[str]) -> str:
@@ -132,15 +137,15 @@ _EMIT: dict[str, Callable[[_Context, list[str]], str]] = {
     "permute": lambda c, a: c.e.op("Transpose", a[0], perm=c.axes()),
     "broadcast": _broadcast,
     "slice": _slice,
-    "sum": _reduce,
-    "max": _reduce,
+    "sum": _sum,
+    "max": _max,
     "add": lambda c, a: c.e.op("Add", a[0], a[1]),
     "subtract": lambda c, a: c.e.op("Sub", a[0], a[1]),
     "multiply": lambda c, a: c.e.op("Mul", a[0], a[1]),
     "multiply_const": lambda c, a: c.e.op("Mul", a[0], c.constant()),
     "add_const": lambda c, a: c.e.op("Add", a[0], c.constant()),
-    "relu": lambda c, a: c.e.op("Max", a[0], c.e.constant(0)),
-    "clip": lambda c, a: c.e.op("Clip", a[0], c.number("low"), c.number("high")),
+    "relu": lambda c, a: exact.clamp(c.e, a[0], c.bounds, 0, max(0, c.bounds[1])),
+    "clip": _clip,
     "matmul": lambda c, a: exact.matmul_int64(c.e, a[0], c.array()),
     "conv2d": _conv2d,
     "topk_mask": _top_k_mask,

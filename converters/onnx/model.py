@@ -63,6 +63,7 @@ def assemble(
     -------
     onnx.ModelProto
     """
+    _check_names(graph)
     main = helper.make_graph(emitter.nodes, graph.name, inputs, outputs, emitter.initializers)
     model = helper.make_model(
         main,
@@ -84,6 +85,16 @@ def assemble(
     helper.set_model_props(model, {**metadata, **extra})
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _check_names(graph: FixedPointGraph) -> None:
+    """Outputs are named after synapses and populations, so names must be there and tell them apart."""
+    names = [s.name for s in graph.synapses]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise LoweringError(f"synapse {twice[0]!r}: the name is used twice; ONNX outputs are named after synapses")
+    if not all([graph.name, *names, *(n.name for n in graph.neurons)]):
+        raise LoweringError("the net, a synapse or a population has an empty name; ONNX needs names")
 
 
 def save_onnx(model: ModelProto, path: str | os.PathLike[str]) -> None:

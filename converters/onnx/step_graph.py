@@ -64,7 +64,7 @@ def to_onnx_step(graph: FixedPointGraph) -> ModelProto:
         current = saturate(e, current, ranges.current_range(graph, n), dtype)
         if n.fires:
             threshold = e.constant(n.v_threshold << arithmetic.STATE_FRACTION_BITS, np.int32)
-            names = (f"{n.name}/spikes", following)
+            names = (e.new_name("spikes"), following)
             spikes, _ = e.ops(LIF, state, current, threshold, names=names, domain=DOMAIN, dv=n.dv)
         else:
             e.op(INTEGRATOR, state, current, name=following, domain=DOMAIN, dv=n.dv)

@@ -65,6 +65,8 @@ def why_not(python: Path) -> str | None:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return str(error)
+    if "Unknown option" in done.stderr:
+        return "is older than Python 3.11"
     return None if done.returncode == 0 else last_error(done.stderr)
 
 

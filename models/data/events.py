@@ -54,9 +54,10 @@ def load_npz(path: str | os.PathLike[str]) -> EventData:
         An array is missing, or has the wrong shape, type or range.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise FileFormatError(f"{path}: a single array; save it with numpy.savez(path, frames=...)")
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise FileFormatError(f"{path}: a single array; save it with numpy.savez(path, frames=...)")
+        with archive:
             arrays = {name: archive[name] for name in ("frames", "labels") if name in archive.files}
             found = ", ".join(archive.files) or "none"
     except FileNotFoundError as error:

@@ -1,1 +1,113 @@
-"""The package; see __getattr__ below."""
+"""Make trained attention SNNs deployable: capture, lower, run, price, compare.
+
+Names are imported when they are first used, so that ``import spikefold`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spikefold.converters.calibrate import calibrate
+    from spikefold.converters.capture import capture
+    from spikefold.converters.fixed_point_graph import FixedPointGraph
+    from spikefold.converters.lower import lower
+    from spikefold.converters.nir_file import load_nir, save_nir
+    from spikefold.converters.onnx import save_onnx, to_onnx_clip, to_onnx_step
+    from spikefold.deploy.compare import compare
+    from spikefold.deploy.hardware import load_hardware
+    from spikefold.deploy.price import price
+    from spikefold.deploy.run import run
+    from spikefold.deploy.verify import verify
+    from spikefold.errors import (
+        BackendError,
+        CaptureError,
+        FileFormatError,
+        HardwareConfigError,
+        InputError,
+        LoweringError,
+        SpikefoldError,
+        SpikefoldWarning,
+    )
+    from spikefold.models.attention import ASA, FSTA
+    from spikefold.models.checkpoint import load_checkpoint as load
+    from spikefold.models.lif import LIF
+
+__all__ = [
+    "ASA",
+    "FSTA",
+    "LIF",
+    "BackendError",
+    "CaptureError",
+    "FileFormatError",
+    "FixedPointGraph",
+    "HardwareConfigError",
+    "InputError",
+    "LoweringError",
+    "SpikefoldError",
+    "SpikefoldWarning",
+    "__version__",
+    "calibrate",
+    "capture",
+    "compare",
+    "load",
+    "load_hardware",
+    "load_nir",
+    "lower",
+    "price",
+    "run",
+    "save_nir",
+    "save_onnx",
+    "to_onnx_clip",
+    "to_onnx_step",
+    "verify",
+]
+
+__version__: str
+
+# Where each public name lives: "module:name" below spikefold. Says the same as the imports above, which only type
+# checkers read; tests/test_packaging.py keeps them equal.
+_HOMES = {
+    "ASA": "models.attention:ASA",
+    "BackendError": "errors:BackendError",
+    "CaptureError": "errors:CaptureError",
+    "FSTA": "models.attention:FSTA",
+    "FileFormatError": "errors:FileFormatError",
+    "FixedPointGraph": "converters.fixed_point_graph:FixedPointGraph",
+    "HardwareConfigError": "errors:HardwareConfigError",
+    "InputError": "errors:InputError",
+    "LIF": "models.lif:LIF",
+    "LoweringError": "errors:LoweringError",
+    "SpikefoldError": "errors:SpikefoldError",
+    "SpikefoldWarning": "errors:SpikefoldWarning",
+    "calibrate": "converters.calibrate:calibrate",
+    "capture": "converters.capture:capture",
+    "compare": "deploy.compare:compare",
+    "load": "models.checkpoint:load_checkpoint",
+    "load_hardware": "deploy.hardware:load_hardware",
+    "load_nir": "converters.nir_file:load_nir",
+    "lower": "converters.lower:lower",
+    "price": "deploy.price:price",
+    "run": "deploy.run:run",
+    "save_nir": "converters.nir_file:save_nir",
+    "save_onnx": "converters.onnx:save_onnx",
+    "to_onnx_clip": "converters.onnx:to_onnx_clip",
+    "to_onnx_step": "converters.onnx:to_onnx_step",
+    "verify": "deploy.verify:verify",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return import_module("importlib.metadata").version(__name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    value: object = getattr(import_module(f"{__name__}.{module}"), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

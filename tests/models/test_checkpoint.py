@@ -182,7 +182,7 @@ def test_pt_file_without_weights_is_refused(tmp_path, content, message):
 
 
 def test_other_suffix_and_missing_file_are_refused(tmp_path):
-    with pytest.raises(FileFormatError, match="suffix '.onnx'"):
+    with pytest.raises(FileFormatError, match=r"suffix '\.onnx'"):
         load_state_dict_file(tmp_path / "a.onnx")
     with pytest.raises(FileFormatError, match="no such file"):
         load_state_dict_file(tmp_path / "a.pt")

@@ -14,9 +14,14 @@ def test_file_appears_whole(tmp_path):
 
 def test_failure_leaves_the_old_file_and_no_rest(tmp_path):
     (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(RuntimeError, match="half way"), atomic_path(tmp_path / "a.txt") as temporary:
-        temporary.write_text("new")
-        raise RuntimeError("half way")
+
+    def write():
+        with atomic_path(tmp_path / "a.txt") as temporary:
+            temporary.write_text("new")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        write()
     assert [(e.name, e.read_text()) for e in tmp_path.iterdir()] == [("a.txt", "old")]
 
 

@@ -51,7 +51,7 @@ def test_short_and_full_names_mean_the_same():
 
 
 @pytest.mark.parametrize(
-    "field, value", [("time_steps", 0), ("in_channels", 65), ("num_classes", "ten"), ("input_size", 3)]
+    ("field", "value"), [("time_steps", 0), ("in_channels", 65), ("num_classes", "ten"), ("input_size", 3)]
 )
 def test_impossible_size_is_refused_by_name(field, value):
     with pytest.raises(InputError, match=f"{field} = .*{value}"):

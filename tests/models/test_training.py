@@ -88,7 +88,7 @@ def test_named_data_is_filmed_anew_from_warped_digits():
 def test_impossible_requests_are_refused(tiny):
     with pytest.raises(InputError, match="epochs = 0"):
         train("plain", tiny, 0, 0)
-    with pytest.raises(InputError, match="data 'cifar'.*saccade-mnist"):
+    with pytest.raises(InputError, match=r"data 'cifar'.*saccade-mnist"):
         training_data("cifar")
     with pytest.raises(InputError, match="labels: none"):
         evaluate(build("plain"), EventData(tiny.val.frames))

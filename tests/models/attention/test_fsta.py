@@ -37,7 +37,7 @@ def step_by_step(module, x):
 @pytest.mark.parametrize("reduction", [1, 16])
 def test_sum_first_form_equals_the_step_by_step_form(reduction):
     module, x = made(reduction), clip()
-    torch.testing.assert_close(module(x), step_by_step(module, x), atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(module(x), step_by_step(module, x), atol=1e-7, rtol=0)
 
 
 def test_gate_lies_in_its_range_and_is_the_same_for_all_channels():
@@ -65,7 +65,7 @@ def test_printed_table_has_the_printed_digits():
     exact, printed = dct_bank(), dct_bank("printed")
     assert 1e-6 < (exact - printed).abs().max() <= 5.0001e-5
     assert printed[0, 0, 0].item() == 0.1429
-    assert printed[1, 0, 0].item() == 0.19698
+    assert printed[1, 0, 0].item() == 0.19697
     assert printed[1, 3, 0].item() == 0.0
     assert printed[2, 0, 0].item() == round(exact[2, 0, 0].item(), 4)
 

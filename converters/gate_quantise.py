@@ -1,0 +1,201 @@
+"""Turn a float `GateProgram` into one of integers only.
+
+Every float value becomes an integer value times a real scale that lives only in here. Sums, maxima and layout are exact;
+weights get eight bits; values are fitted to sixteen bits (by the range that calibration saw, saturating beyond it)
+before they are multiplied by weights; elementwise functions become look-up tables whose entry stands for the middle of
+its interval. The last step brings the gate to unsigned fixed point with `GATE_FRACTION_BITS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from spikefold.converters.gate_float import FUNCTIONS, run_float
+from spikefold.converters.gate_program import GateProgram, Step
+from spikefold.errors import LoweringError
+
+GATE_FRACTION_BITS = 10
+VALUE_BITS = 16
+WEIGHT_BITS = 8
+TABLE_BITS = 10
+HEADROOM = 1.25
+PRODUCT_BITS = 40
+CURRENT_BOUND = 2**25
+MULTIPLIER_BITS = 15
+
+
+@dataclass(frozen=True)
+class _Value:
+    """An integer value: its index in the integer program, its real scale, and a bound on its magnitude."""
+
+    index: int
+    scale: float
+    bound: float
+
+
+def quantise_gate(program: GateProgram, current_scale: float, ranges: Sequence[tuple[float, float]]) -> GateProgram:
+    """Integer form of ``program``.
+
+    Parameters
+    ----------
+    program : GateProgram
+        Float dialect.
+    current_scale : float
+        Real value of one unit of the integer current.
+    ranges : sequence of (low, high)
+        Real range that calibration saw for each value of the program, the current first.
+
+    Returns
+    -------
+    GateProgram
+        Integer dialect; its result is the gate times ``2**GATE_FRACTION_BITS``.
+    """
+    q = _Quantiser(current_scale, ranges, _sizes(program))
+    for number, step in enumerate(program.steps):
+        q.values.append(q.lower(step, number + 1))
+    last = q.values[-1]
+    q.rescale(last, 2.0**-GATE_FRACTION_BITS, 2**VALUE_BITS - 1)
+    return GateProgram(program.input_shape, tuple(q.steps), program.time_steps)
+
+
+def _sizes(program: GateProgram) -> list[int]:
+    """Elements of every value for a batch of one."""
+    current = torch.zeros([1 if n == -1 else n for n in program.input_shape])
+    sizes = [current.numel()]
+    run_float(program, current, lambda _, value: sizes.append(value.numel()))
+    return sizes
+
+
+class _Quantiser:
+    def __init__(self, current_scale: float, ranges: Sequence[tuple[float, float]], sizes: Sequence[int]) -> None:
+        self.steps: list[Step] = []
+        self.values = [_Value(0, current_scale, CURRENT_BOUND)]
+        self.ranges = ranges
+        self.sizes = sizes
+
+    def emit(
+        self,
+        op: str,
+        *inputs: _Value,
+        scale: float,
+        bound: float,
+        constant: NDArray[np.int64] | None = None,
+        **attributes: Any,
+    ) -> _Value:
+        self.steps.append(Step(op, tuple(i.index for i in inputs), attributes, constant))
+        return _Value(len(self.steps), scale, bound)
+
+    def largest(self, number: int) -> float:
+        """Largest magnitude that calibration saw for a value, with headroom."""
+        low, high = self.ranges[number]
+        return max(abs(low), abs(high), 1e-12) * HEADROOM
+
+    def rescale(self, value: _Value, scale: float, limit: int) -> _Value:
+        """Bring a value to another scale: multiply and shift, saturating at ``limit``."""
+        factor = value.scale / scale
+        exponent = math.frexp(factor)[1]
+        shift = max(0, MULTIPLIER_BITS - exponent)
+        return self.emit(
+            "rescale", value, scale=scale, bound=limit, multiplier=round(factor * 2**shift), shift=shift, limit=limit
+        )
+
+    def fit(self, value: _Value, number: int, bits: int = VALUE_BITS) -> _Value:
+        """Bring a value to ``bits`` signed bits by its calibrated range, unless it is small already."""
+        limit = 2 ** (bits - 1) - 1
+        return value if value.bound <= limit else self.rescale(value, self.largest(number) / limit, limit)
+
+    def common(self, inputs: Sequence[tuple[_Value, int]], number: int) -> list[_Value]:
+        """Bring values to one scale, that of the widest of them at sixteen bits or finer."""
+        values = [v for v, _ in inputs]
+        if all(v.scale == values[0].scale for v in values):
+            return values
+        limit = 2 ** (VALUE_BITS - 1) - 1
+        scale = max(self.largest(number), *(self.largest(n) for _, n in inputs)) / limit
+        return [self.rescale(v, scale, 2**VALUE_BITS) for v in values]
+
+    def lower(self, step: Step, number: int) -> _Value:
+        inputs = [(self.values[i], i) for i in step.inputs]
+        x, x_number = inputs[0]
+        a = step.attributes
+        if step.op in ("reshape", "permute", "broadcast", "slice", "relu"):
+            return self.emit(step.op, x, scale=x.scale, bound=x.bound, **a)
+        if step.op in ("sum", "max"):
+            terms = self.sizes[x_number] // self.sizes[number] if step.op == "sum" else 1
+            return self.emit(step.op, x, scale=x.scale, bound=x.bound * terms, **a)
+        if step.op == "scale":
+            if a["factor"] > 0:
+                return _Value(x.index, x.scale * a["factor"], x.bound)
+            return self.emit(
+                "rescale", x, scale=x.scale * (abs(a["factor"]) or 1.0), bound=x.bound, shift=0, limit=2**62,
+                multiplier=-1 if a["factor"] < 0 else 0,
+            )  # fmt: skip
+        if step.op in ("offset", "add_const"):
+            real = np.atleast_1d(a["value"] if step.op == "offset" else step.constant)
+            x = self.wide_enough(x, x_number, number)
+            constant = np.round(real / x.scale).astype(np.int64)
+            bound = x.bound + float(np.abs(constant).max())
+            return self.emit("add_const", x, scale=x.scale, bound=bound, constant=constant)
+        if step.op in ("add", "subtract"):
+            left, right = self.common(inputs, number)
+            return self.emit(step.op, left, right, scale=left.scale, bound=left.bound + right.bound)
+        if step.op == "concat":
+            values = self.common(inputs, number)
+            return self.emit("concat", *values, scale=values[0].scale, bound=max(v.bound for v in values), **a)
+        if step.op == "multiply":
+            left, right = x, inputs[1][0]
+            if left.bound * right.bound > 2.0**PRODUCT_BITS:
+                left, right = self.fit(left, x_number), self.fit(right, inputs[1][1])
+            return self.emit("multiply", left, right, scale=left.scale * right.scale, bound=left.bound * right.bound)
+        if step.op in ("matmul", "conv2d", "multiply_const"):
+            return self.weighted(step, x, x_number)
+        if step.op == "clip":
+            low, high = (int(np.clip(round(v / x.scale), -(2**62), 2**62)) if math.isfinite(v) else int(math.copysign(2**62, v))
+                         for v in (a["low"], a["high"]))  # fmt: skip
+            return self.emit("clip", x, scale=x.scale, bound=x.bound, low=low, high=high)
+        if step.op == "topk_mask":
+            return self.emit("topk_mask", self.fit(x, x_number), scale=1.0, bound=1, **a)
+        if step.op == "function":
+            return self.table(x, x_number, a["name"])
+        raise LoweringError(f"gate step {number} ({step.op}) has no integer form")
+
+    def wide_enough(self, x: _Value, x_number: int, number: int) -> _Value:
+        """Keep a value from being so coarse that a constant added to it would vanish."""
+        finest = self.largest(number) / 2 ** (VALUE_BITS - 1)
+        return self.rescale(x, finest, 2**VALUE_BITS * 4) if x.scale > finest * 16 else x
+
+    def weighted(self, step: Step, x: _Value, x_number: int) -> _Value:
+        weight = np.asarray(step.constant, dtype=np.float64)
+        limit = 2 ** (WEIGHT_BITS - 1) - 1
+        scale = max(float(np.abs(weight).max()), 1e-12) / limit
+        integers = np.round(weight / scale).astype(np.int64)
+        x = self.fit(x, x_number)
+        if step.op == "multiply_const":
+            fan_in = 1.0
+        else:
+            fan_in = weight[0].size if step.op == "conv2d" else weight.shape[0]
+        bound = x.bound * limit * fan_in
+        return self.emit(step.op, x, scale=x.scale * scale, bound=bound, constant=integers, **dict(step.attributes))
+
+    def table(self, x: _Value, x_number: int, name: str) -> _Value:
+        half = 2 ** (TABLE_BITS - 1)
+        width = self.largest(x_number)
+        if name in ("sigmoid", "tanh", "hardsigmoid", "hardtanh"):
+            width = min(width, 8.0)
+        index = self.rescale(x, width / half, half)
+        at = np.arange(-half, half + 1, dtype=np.float64)
+        middle = (at + 0.5 * np.sign(at)) * (width / half)
+        real = FUNCTIONS[name](torch.from_numpy(middle)).numpy()
+        if not np.isfinite(real).all():
+            raise LoweringError(f"gate function {name!r} is not finite on the calibrated range +-{width:.4g}")
+        scale = 2.0 ** (math.frexp(float(np.abs(real).max()) or 1.0)[1] - 12)
+        integers = np.round(real / scale).astype(np.int64)
+        return self.emit(
+            "look_up", index, scale=scale, bound=float(np.abs(integers).max()), constant=integers, offset=half
+        )

@@ -1,0 +1,131 @@
+"""NIR files: standard nodes that anybody can read, and metadata that makes them complete for us.
+
+The nodes are the float twin of the integers: weight, bias and threshold times their unit. A gate cannot be said in NIR,
+so a gated population stands there in its static form; the exact integer net, gates included, is in the metadata of the
+graph under ``spikefold``. Reading gives back the same `FixedPointGraph`, bit for bit.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+from numpy.typing import NDArray
+
+from spikefold.converters.arithmetic import DECAY_BITS, STATE_FRACTION_BITS
+from spikefold.converters.capture.build import DT, neuron_node
+from spikefold.converters.fixed_point_graph import FORMAT, FixedPointGraph, Neurons, Synapse
+from spikefold.errors import FileFormatError, SpikefoldError
+from spikefold.files import atomic_path
+
+KEY = "spikefold"
+
+
+def to_nir(graph: FixedPointGraph) -> nir.NIRGraph:
+    """The float twin of ``graph`` as NIR nodes, with the integers in the metadata."""
+    nodes: dict[str, nir.NIRNode] = {graph.input.name: nir.Input({"input": np.array(graph.input.shape)})}
+    edges: list[tuple[str, str]] = []
+    for population in graph.neurons:
+        nodes[population.name] = _neurons(population)
+        for number, synapse in enumerate(graph.incoming(population.name)):
+            source = synapse.source
+            if synapse.kind == "dense" and len(graph.source_shape(source)) > 1:
+                flatten = f"{synapse.name}_flatten"
+                nodes[flatten] = nir.Flatten({"input": np.array(graph.source_shape(source))}, start_dim=0, end_dim=-1)
+                edges.append((source, flatten))
+                source = flatten
+            nodes[synapse.name] = _synapse(graph, synapse, population, with_bias=number == 0)
+            edges += [(source, synapse.name), (synapse.name, population.name)]
+    nodes["output"] = nir.Output({"output": np.array(graph.output.shape)})
+    edges.append((graph.output.name, "output"))
+    written = nir.NIRGraph(nodes, edges)
+    text, arrays = graph.to_plain()
+    written.metadata = {
+        "spikefold_format": FORMAT,
+        "dt": DT,
+        KEY: {"graph": text, **{f"array_{i}": np.atleast_1d(a) for i, a in enumerate(arrays)}},
+        "scalars": np.array([i for i, a in enumerate(arrays) if a.ndim == 0], dtype=np.int64).reshape(-1),
+    }
+    return written
+
+
+def save_nir(graph: FixedPointGraph, path: str | os.PathLike[str]) -> Path:
+    """Write ``graph`` to ``path``, whole or not at all; returns the path."""
+    written = to_nir(graph)
+    with atomic_path(path) as temporary:
+        nir.write(str(temporary), written)
+    return Path(path)
+
+
+def load_nir(path: str | os.PathLike[str]) -> FixedPointGraph:
+    """Read what `save_nir` wrote.
+
+    Raises
+    ------
+    FileFormatError
+        The file is missing, broken, newer, or holds no integers of ours.
+    """
+    if not Path(path).is_file():
+        raise FileFormatError(f"{path}: there is no such file")
+    try:
+        graph = nir.read(str(path))
+    except Exception as error:  # nir and h5py raise whatever comes up on a damaged file
+        raise FileFormatError(f"{path}: not a readable NIR file ({type(error).__name__}: {error})") from error
+    return from_nir(graph, str(path))
+
+
+def from_nir(graph: nir.NIRGraph, where: str = "NIR graph") -> FixedPointGraph:
+    """The integer net in the metadata of a NIR graph; FileFormatError where there is none."""
+    metadata = graph.metadata
+    version = metadata.get("spikefold_format")
+    if version is not None and int(version) != FORMAT:
+        raise FileFormatError(
+            f"{where}: spikefold_format is {int(version)}, this version reads {FORMAT}: update spikefold"
+        )
+    held = metadata.get(KEY)
+    if not isinstance(held, dict) or "graph" not in held:
+        raise FileFormatError(f"{where}: holds no integer net (metadata {KEY!r} is missing); export it with spikefold")
+    text = held["graph"]
+    scalars = {int(i) for i in np.asarray(metadata.get("scalars", []), dtype=np.int64).reshape(-1)}
+    arrays: list[NDArray[Any]] = []
+    for i in range(len(held) - 1):
+        if f"array_{i}" not in held:
+            raise FileFormatError(f"{where}: metadata array_{i} is missing; the file is damaged")
+        array = np.asarray(held[f"array_{i}"])
+        arrays.append(array.reshape(()) if i in scalars else array)
+    try:
+        return FixedPointGraph.from_plain(text.decode() if isinstance(text, bytes) else str(text), arrays)
+    except SpikefoldError as error:
+        raise FileFormatError(f"{where}: {error}") from error
+
+
+def _neurons(population: Neurons) -> nir.NIRNode:
+    if not population.fires:
+        return nir.I(r=np.full(population.shape, 1 / DT, dtype=np.float32))
+    threshold = population.v_threshold if population.static_threshold is None else population.static_threshold
+    real = np.broadcast_to(threshold * population.unit, population.shape).astype(np.float32)
+    return neuron_node(
+        real, 1 - population.dv / 2**DECAY_BITS, {"strict": True, "static_twin": population.gate is not None}
+    )
+
+
+def _synapse(graph: FixedPointGraph, synapse: Synapse, population: Neurons, with_bias: bool) -> nir.NIRNode:
+    weight = (synapse.effective_weight * population.unit).astype(np.float32)
+    bias = np.zeros(weight.shape[0], dtype=np.float32)
+    if with_bias:
+        real = population.bias * (population.unit / 2**STATE_FRACTION_BITS)
+        bias[:] = np.broadcast_to(real.reshape(-1), bias.shape)
+    if synapse.kind == "dense":
+        return nir.Affine(weight=weight, bias=bias)
+    return nir.Conv2d(
+        input_shape=graph.source_shape(synapse.source)[1:] if synapse.groups == 1 else None,
+        weight=weight,
+        stride=synapse.stride,
+        padding=synapse.padding,
+        dilation=synapse.dilation,
+        groups=synapse.groups,
+        bias=bias,
+    )

@@ -1,0 +1,68 @@
+"""Fold calibrated gates away: ``LIF(g * I, theta) == LIF(I, theta / g)`` for a constant g > 0.
+
+A leaky integrate-and-fire neuron with a reset to zero is positively homogeneous in current, membrane and threshold, so
+a constant gate becomes part of the thresholds, exactly. A gate per channel goes into weights and bias where one synapse
+leads to the neurons; everything else into thresholds, one a neuron where the gate differs from pixel to pixel.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import nir
+import numpy as np
+
+from spikefold.converters.calibrate import Calibration
+from spikefold.converters.capture.build import neuron_node
+from spikefold.converters.float_graph import FloatPopulation, read_float_graph
+from spikefold.errors import LoweringError, SpikefoldWarning
+
+FLOOR = 2.0**-6
+"""Gates below this are raised to it: theta / g has no bound otherwise. Such neurons hardly ever fire."""
+
+
+def fold_static_gates(graph: nir.NIRGraph, calibration: Calibration) -> nir.NIRGraph:
+    """The same net with every gate replaced by its calibrated mean over samples and time, and folded away.
+
+    Raises
+    ------
+    LoweringError
+        A mean gate is zero or negative somewhere, so that no threshold stands for it.
+    """
+    nodes = {name: copy.copy(node) for name, node in graph.nodes.items()}
+    for population in read_float_graph(graph).populations:
+        if population.gate is None:
+            continue
+        mean = calibration.gates[population.name].mean.mean(0)
+        if mean.min() <= 0:
+            raise LoweringError(
+                f"neurons {population.name!r}: the mean gate reaches {mean.min():.4g}; a static gate must be above 0 "
+                "everywhere: use attention='dynamic'"
+            )
+        low = int((np.broadcast_to(mean, population.shape) < FLOOR).sum())
+        if low:
+            warnings.warn(
+                f"neurons {population.name!r}: {low} of {int(np.prod(population.shape))} have a mean gate below {FLOOR} "
+                "and will hardly fire; prune them or use attention='dynamic'",
+                SpikefoldWarning,
+                stacklevel=2,
+            )
+        _fold(nodes, population, np.maximum(mean, FLOOR))
+    folded = nir.NIRGraph(nodes, list(graph.edges))
+    folded.metadata = {**graph.metadata, "time_steps": 0}
+    return folded
+
+
+def _fold(nodes: dict[str, nir.NIRNode], population: FloatPopulation, gate: np.ndarray) -> None:
+    metadata = {"strict": population.strict, "decay": population.decay}
+    threshold = population.v_threshold.astype(np.float64)
+    per_channel = gate.shape[1:] == (1,) * (gate.ndim - 1) and gate.shape[0] > 1
+    if per_channel and len(population.synapses) == 1:
+        node = nodes[population.synapses[0].name]
+        factor = gate.reshape(-1)
+        node.weight = (node.weight * factor.reshape(-1, *[1] * (node.weight.ndim - 1))).astype(np.float32)
+        node.bias = (node.bias * factor).astype(np.float32)
+    else:
+        threshold = threshold / gate
+    nodes[population.name] = neuron_node(threshold.astype(np.float32), population.decay, metadata)

@@ -1,0 +1,233 @@
+"""Run the ONNX form of an integer net on ONNX Runtime's CPU backend: whole clips, or step by step."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from spikefold.converters.fixed_point_graph import FORMAT, FixedPointGraph, InputPort
+from spikefold.converters.onnx import to_onnx_clip
+from spikefold.converters.onnx.model import FREE_TIME
+from spikefold.converters.reference import Trace, check_input
+from spikefold.errors import BackendError, FileFormatError, InputError
+
+Counts = dict[str, NDArray[np.int64]]
+Source: TypeAlias = FixedPointGraph | ModelProto | str | os.PathLike[str]
+
+
+_OVER_TIME = ("train/", "membrane/")
+
+
+@dataclass(frozen=True)
+class OnnxRun:
+    """What one run of whole clips gave.
+
+    ``logits`` is float64 ``[B, classes]``. ``input_counts``, ``spike_counts`` (per population) and ``synops`` (per
+    synapse) are int64 ``[B]``: messages that are not zero, and those times their border-exact fan-out.
+    """
+
+    logits: NDArray[np.float64]
+    input_counts: NDArray[np.int64]
+    spike_counts: Counts
+    synops: Counts
+    trace: Trace | None = None
+
+
+def run_onnx(source: Source, clips: NDArray[np.generic], *, batch_size: int = 16, trace: bool = False) -> OnnxRun:
+    """Run clips once; see `ClipRunner`, which keeps the session for further runs."""
+    return ClipRunner(source, trace=trace).run(clips, batch_size=batch_size)
+
+
+class ClipRunner:
+    """A loaded whole-clip graph.
+
+    Parameters
+    ----------
+    source : FixedPointGraph, onnx.ModelProto or path
+        A net (exported here), an exported clip graph, or its file.
+    trace : bool
+        Keep all spikes and membranes; an exported graph must have been exported with ``trace=True``.
+
+    Raises
+    ------
+    FileFormatError
+        The file is broken, of another kind, or newer.
+    InputError
+        ``trace`` is asked of a graph that was exported without it.
+    """
+
+    def __init__(self, source: Source, *, trace: bool = False) -> None:
+        if isinstance(source, FixedPointGraph):
+            source = to_onnx_clip(source, trace=trace)
+        self._session, metadata, self._where = _open(source, "clip")
+        self._port = _read_port(metadata, self._where)
+        self._trace = trace
+        self._names = [output.name for output in self._session.get_outputs()]
+        if trace and metadata.get("spikefold_trace") != "1":
+            raise InputError(f"{self._where}: exported without spikes and membranes; export it with trace=True")
+
+    def run(self, clips: NDArray[np.generic], *, batch_size: int = 16) -> OnnxRun:
+        """Run clips ``[T, B, *shape]`` (integers), ``batch_size`` samples at a time.
+
+        Raises
+        ------
+        InputError
+            Wrong shape, number of steps, type or range; nothing was run.
+        BackendError
+            ONNX Runtime failed.
+        """
+        whole = check_input(self._port, clips)
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}, it must be at least 1")
+        wanted = [n for n in self._names if self._trace or not n.startswith(_OVER_TIME)]
+        parts = []
+        for start in range(0, whole.shape[1], batch_size):
+            events = whole[:, start : start + batch_size].astype(_dtype(self._port))
+            parts.append(_run(self._session, wanted, {"events": events}, self._where))
+        merged = {
+            name: np.concatenate([part[i] for part in parts], axis=1 if name.startswith(_OVER_TIME) else 0)
+            for i, name in enumerate(wanted)
+        }
+        logits: NDArray[np.float64] = merged["logits"]
+        trace = Trace(_group(merged, "train"), _group(merged, "membrane"), logits) if self._trace else None
+        counts = np.count_nonzero(whole, axis=(0, *range(2, whole.ndim)))
+        return OnnxRun(logits, np.asarray(counts), _group(merged, "spikes"), _group(merged, "synops"), trace)
+
+
+class StepRunner:
+    """Drives a step graph with states that the caller holds.
+
+    Parameters
+    ----------
+    source : onnx.ModelProto or path
+        What `spikefold.converters.onnx.to_onnx_step` made.
+
+    Raises
+    ------
+    FileFormatError
+        The file is broken, of another kind, or newer.
+    """
+
+    def __init__(self, source: ModelProto | str | os.PathLike[str]) -> None:
+        self._session, metadata, self._where = _open(source, "step")
+        self._port = _read_port(metadata, self._where)
+        self._names = [output.name for output in self._session.get_outputs()]
+        try:
+            self._states: dict[str, str] = json.loads(metadata["spikefold_states"])
+            self._reset = int(metadata["spikefold_reset"])
+        except (KeyError, ValueError) as error:
+            raise FileFormatError(
+                f"{self._where}: the metadata on states is damaged ({error}); export again"
+            ) from error
+        self._shapes = {i.name: tuple(i.shape[1:]) for i in self._session.get_inputs() if i.name in self._states}
+
+    def initial_states(self, batch: int) -> dict[str, NDArray[np.int32]]:
+        """States at the start of a clip, ``v/<population>`` -> int32 ``[batch, *shape]``."""
+        return {name: np.full((batch, *shape), self._reset, np.int32) for name, shape in self._shapes.items()}
+
+    def step(
+        self, events: NDArray[np.generic], states: Mapping[str, NDArray[np.int32]]
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.int32]]]:
+        """Run one time step.
+
+        Parameters
+        ----------
+        events : integer array ``[B, *shape]``
+            Messages of this step.
+        states : mapping
+            From `initial_states` or the last call.
+
+        Returns
+        -------
+        outputs : dict
+            ``train/<population>`` uint8 ``[B, *shape]`` and ``readout`` float64 ``[B, classes]``.
+        states : dict
+            To be handed to the next call.
+
+        Raises
+        ------
+        InputError
+            Wrong input, or a state is missing or of another shape than the input's batch asks for.
+        BackendError
+            ONNX Runtime failed.
+        """
+        whole = check_input(self._port, np.asarray(events)[None])[0]
+        missing, unknown = sorted(self._shapes.keys() - states.keys()), sorted(states.keys() - self._shapes.keys())
+        if missing or unknown:
+            raise InputError(f"states: missing {missing}, unknown {unknown}; take them from initial_states or step")
+        for name, shape in self._shapes.items():
+            state = states[name]
+            if state.shape != (len(whole), *shape) or state.dtype != np.int32:
+                raise InputError(
+                    f"state {name!r} is {state.dtype} {state.shape}; an input of batch {len(whole)} needs int32 "
+                    f"{(len(whole), *shape)}"
+                )
+        feed = {"events": whole.astype(_dtype(self._port)), **states}
+        outputs = dict(zip(self._names, _run(self._session, self._names, feed, self._where), strict=True))
+        following = {name: outputs.pop(output) for name, output in self._states.items()}
+        return outputs, following
+
+
+def _open(source: ModelProto | str | os.PathLike[str], form: str) -> tuple[Any, dict[str, str], str]:
+    """Load a model; gives the session, the metadata and the name that errors use."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    if isinstance(source, ModelProto):
+        where, content = f"ONNX graph {source.graph.name!r}", source.SerializeToString()
+    else:
+        where = os.fspath(source)
+        try:
+            with open(source, "rb") as file:
+                content = file.read()
+        except OSError as error:
+            raise FileFormatError(f"{where}: cannot be read: {error.strerror}") from error
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises a dozen classes without a public common base
+        raise FileFormatError(f"{where}: ONNX Runtime cannot load it: {error}") from error
+    metadata = dict(session.get_modelmeta().custom_metadata_map)
+    if "spikefold_format" not in metadata:
+        raise FileFormatError(f"{where}: not written by spikefold (no spikefold_format in its metadata)")
+    if metadata["spikefold_format"] != str(FORMAT):
+        version = metadata["spikefold_format"]
+        raise FileFormatError(f"{where}: spikefold_format is {version}, this version reads {FORMAT}: update spikefold")
+    if metadata.get("spikefold_form") != form:
+        raise FileFormatError(f"{where}: it holds the {metadata.get('spikefold_form')!r} form, not {form!r}")
+    return session, metadata, where
+
+
+def _read_port(metadata: Mapping[str, str], where: str) -> FixedPointGraph:
+    """Make a net of the input port alone: what `check_input` reads."""
+    try:
+        plain = json.loads(metadata["spikefold_input"])
+        port = InputPort(tuple(int(n) for n in plain["shape"]), int(plain["max_value"]), plain["name"])
+        steps = metadata["spikefold_time_steps"] if metadata["spikefold_form"] == "clip" else FREE_TIME
+        return FixedPointGraph(port, (), (), "none", None if steps == FREE_TIME else int(steps))
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{where}: the metadata on its input is damaged ({error}); export again") from error
+
+
+def _dtype(port: FixedPointGraph) -> type[np.generic]:
+    return np.uint8 if port.input.max_value <= 255 else np.int32
+
+
+def _run(session: Any, names: list[str], feed: Mapping[str, NDArray[Any]], where: str) -> list[NDArray[Any]]:
+    try:
+        results: list[NDArray[Any]] = session.run(names, dict(feed))
+    except Exception as error:  # as in _open
+        raise BackendError(f"{where}: ONNX Runtime failed: {error}") from error
+    return results
+
+
+def _group(outputs: Mapping[str, NDArray[Any]], kind: str) -> Counts:
+    """Outputs ``<kind>/<name>`` by name, as int64."""
+    start = f"{kind}/"
+    return {n.removeprefix(start): value.astype(np.int64) for n, value in outputs.items() if n.startswith(start)}

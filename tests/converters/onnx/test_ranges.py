@@ -1,0 +1,145 @@
+"""Ranges hold for all data, and what they cannot prove is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from generated_gates import GATES, make_gate
+from generated_graphs import random_clips, random_graph
+from spikefold.converters import ranges
+from spikefold.converters.gate_program import GateProgram, Step
+from spikefold.converters.reference import population_current, run_reference, synapse_current
+from spikefold.errors import LoweringError
+
+CONV = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+
+
+def program(*steps: Step, shape: tuple[int, ...] = (2, -1, 3)) -> GateProgram:
+    return GateProgram(shape, steps, shape[0])
+
+
+def step(op: str, *inputs: int, constant: Any = None, **attributes: Any) -> Step:
+    return Step(op, inputs or (0,), attributes, None if constant is None else np.asarray(constant))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    kind=st.sampled_from(GATES),
+    low=st.integers(-(2**24), 2**24),
+    width=st.integers(0, 2**24),
+)
+def test_no_value_of_a_gate_leaves_its_range(seed: int, kind: str, low: int, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    gate = make_gate(rng, kind, rng.integers(-5000, 5000, (3, 2, 4, 5, 4)), 7)
+    current = rng.integers(low, low + width, (3, 2, 4, 5, 4), endpoint=True)
+    current[rng.random(current.shape) < 0.2] = low
+    bounds = ranges.value_bounds(gate, (low, low + width))
+    assert len(bounds) == len(gate.steps) + 1
+    shapes = ranges.value_shapes(gate, 2)
+    for number in range(1, len(gate.steps) + 1):
+        value = GateProgram(gate.input_shape, gate.steps[:number], gate.time_steps).run_integer(current)
+        assert bounds[number][0] <= value.min()
+        assert value.max() <= bounds[number][1]
+        assert shapes[number] == value.shape
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("stress", [False, True])
+def test_no_current_leaves_its_range(seed: int, stress: bool) -> None:
+    graph = random_graph(seed, gated=True, residual=True, graded_input=True, stress=stress)
+    clips = random_clips(graph, seed)
+    messages = {"input": clips, **run_reference(graph, clips).spikes}
+    for n in graph.neurons:
+        for synapse in graph.incoming(n.name):
+            largest = graph.largest_message(synapse.source)
+            one = np.abs(synapse_current(synapse, messages[synapse.source])).max()
+            assert one <= ranges.synapse_bound(synapse, largest)
+        total = sum(synapse_current(s, messages[s.source]) for s in graph.incoming(n.name))
+        low, high = ranges.weighted_range(graph, n)
+        assert low <= np.min(total)
+        assert np.max(total) <= high
+        ungated = population_current(dataclasses.replace(n, gate=None), np.asarray(total))
+        for bounds, current in (
+            (ranges.current_range(graph, n), ungated),
+            (ranges.gated_range(graph, n), population_current(n, np.asarray(total))),
+        ):
+            assert bounds[0] <= current.min()
+            assert current.max() <= bounds[1]
+
+
+def test_the_weighted_range_of_a_dense_map_is_reached() -> None:
+    graph = random_graph(3)
+    synapse = graph.synapses[-1]
+    row = int(np.maximum(synapse.weight, 0).sum(axis=1).argmax())
+    messages = (synapse.weight[row] > 0).astype(np.int64)[None, None]
+    assert synapse_current(synapse, messages).max() == ranges.weighted_range(graph, graph.output)[1]
+
+
+def test_known_ranges() -> None:
+    steps = (
+        step("sum", axes=(2,), keepdim=True),  # three values
+        step("multiply_const", 1, constant=np.array([-2])),
+        step("rescale", 2, multiplier=3, shift=2, limit=40),
+        step("topk_mask", 3, k=1, axis=0),
+        step("concat", 3, 4, axis=2),
+        step("look_up", 3, constant=np.arange(10, 20), offset=5),
+    )
+    bounds = ranges.value_bounds(program(*steps), (-1, 9))
+    assert bounds == [(-1, 9), (-3, 27), (-54, 6), (-40, 4), (0, 1), (-40, 4), (10, 19)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (
+            [step("multiply", 0, 0), step("multiply", 1, 1), step("multiply", 2, 2)],
+            r"gate step 1 \(multiply\).*64 bits",
+        ),
+        ([step("multiply_const", constant=2**40)], r"gate step 0 \(multiply_const\).*64 bits"),
+        ([step("rescale", multiplier=2**40, shift=30, limit=5)], r"gate step 0 \(rescale\).*64 bits"),
+        ([step("rescale", multiplier=1, shift=63, limit=5)], "shift is 63"),
+        ([step("matmul", constant=np.full((3, 2), 2**38))], r"gate step 0 \(matmul\).*64 bits"),
+        ([step("sum", axes=(1,), keepdim=True)], r"gate step 0 \(sum\).*batch axis"),
+        ([step("slice", axis=1, start=0, stop=1)], r"gate step 0 \(slice\).*batch axis"),
+        ([step("topk_mask", k=1, axis=1)], r"gate step 0 \(topk_mask\).*batch axis"),
+        ([step("matmul", constant=np.ones((3, 2)))], "float64"),
+        ([step("matmul", constant=np.ones((4, 2), int))], r"gate step 0 \(matmul\): inputs of shape \[\(2, 1, 3\)\]"),
+        (
+            [step("reshape", shape=(2, -1, 3, 1)), step("conv2d", 1, constant=np.ones((1, 2, 1, 1), int), **CONV)],
+            r"gate step 1 \(conv2d\).*kernel of 2 x 1 channels",
+        ),
+        ([step("scale", factor=0.5)], r"gate step 0 \(scale\).*lower the float program"),
+    ],
+)
+def test_refusals_name_the_step(steps: list[Step], message: str) -> None:
+    with pytest.raises(LoweringError, match=message):
+        ranges.value_bounds(program(*steps), (-(2**24), 2**24))
+
+
+def test_a_gated_current_must_fit_32_bits() -> None:
+    graph = random_graph(0, gated=True)
+    n = graph.neurons[0]
+    assert n.gate is not None
+    large = Step("multiply_const", (len(n.gate.steps),), {}, np.array(2**30))
+    gate = dataclasses.replace(n.gate, steps=(*n.gate.steps, large))
+    with pytest.raises(LoweringError, match=r"'conv1'.*outside 32 bits.*gate_shift 7"):
+        ranges.gated_range(graph, dataclasses.replace(n, gate=gate))
+
+
+def test_a_gate_must_fit_its_population() -> None:
+    graph = random_graph(0, gated=True)
+    n = graph.neurons[0]
+    assert n.gate is not None
+    wrong = dataclasses.replace(n.gate, input_shape=(5, -1, 4, 7, 7))
+    with pytest.raises(LoweringError, match=r"'conv1'.*reads a current of shape"):
+        ranges.gated_range(graph, dataclasses.replace(n, gate=wrong))
+    summed = GateProgram(n.gate.input_shape, (step("permute", axes=(0, 1, 2, 4, 3)),), 5)
+    with pytest.raises(LoweringError, match=r"'conv1'.*does not broadcast"):
+        ranges.gated_range(graph, dataclasses.replace(n, gate=summed))
