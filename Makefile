@@ -38,12 +38,12 @@ lint: $(VENV)/ready ## check style, types and the direction of imports
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/ready ## run every program in benchmarks/
-	@set -e; for program in benchmarks/[a-z]*.py; do echo "== $$program"; $(VENV)/bin/python -P "$$program"; done
+	@set -e; for program in benchmarks/[a-z]*.py; do echo "== $$program"; $(VENV)/bin/python "$$program"; done
 
 clean: ## remove what was built, cached or written, but no environment
 	rm -rf build dist demo-out .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache .coverage .coverage.*
-	find src models converters deploy hardware_configs tests benchmarks \( -name __pycache__ -o -name '*.egg-info' \) \
-		-prune -exec rm -rf {} +
+	find $(wildcard src models converters deploy hardware_configs tests benchmarks) \
+		\( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} +
 
 clean-env: ## remove the environments
 	rm -rf $(VENV) $(MODERN)

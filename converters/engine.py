@@ -118,13 +118,14 @@ def _top_k(step: Step, args: list[Tensor]) -> Tensor:
     shape[axis] = n
     key = args[0] * n + torch.arange(n - 1, -1, -1).reshape(shape)
     limit = key.topk(min(k, n), dim=axis).values.amin(axis, keepdim=True)
-    return (key >= limit).to(torch.int64)
+    mask: Tensor = (key >= limit).to(torch.int64)
+    return mask
 
 
 def _rescale(step: Step, args: list[Tensor]) -> Tensor:
     a = step.attributes
     shifted = torch.div(args[0] * a["multiplier"], 2 ** a["shift"], rounding_mode="trunc")
-    return shifted.clamp(-a["limit"], a["limit"])
+    return torch.clamp(shifted, -a["limit"], a["limit"])
 
 
 def _look_up(step: Step, args: list[Tensor]) -> Tensor:

@@ -45,7 +45,7 @@ class FloatSynapse:
         if self.conv is None:
             return functional.linear(spikes.flatten(2), weight, bias)
         out = functional.conv2d(spikes.flatten(0, 1), weight, bias, **self.conv)
-        return out.unflatten(0, (steps, batch))
+        return out.reshape(steps, batch, *out.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,21 @@ class FloatPopulation:
         total = torch.stack([s.current(spikes[s.source]) for s in self.synapses]).sum(0)
         return total.reshape(*total.shape[:2], *self.shape)
 
-    def fire(self, current: Tensor) -> tuple[Tensor, Tensor]:
-        """Spikes and membranes before the reset, ``[T, B, *shape]``, for the gated current."""
+    def fire(self, current: Tensor, teacher: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Spikes and membranes before the reset, ``[T, B, *shape]``, for the gated current.
+
+        Where ``teacher`` is given, spikes 0/1 of that shape, the resets follow it instead of the spikes found here, so
+        that every step can be compared with another implementation without errors adding up.
+        """
         threshold = torch.as_tensor(self.v_threshold, dtype=current.dtype)
         v = torch.zeros_like(current[0])
         spikes, membranes = [], []
-        for step in current:
+        for t, step in enumerate(current):
             v = self.decay * v + step
             membranes.append(v)
             s = ((v > threshold) if self.strict else (v >= threshold)).to(v.dtype)
             spikes.append(s)
-            v = v * (1 - s)
+            v = v * (1 - (s if teacher is None else teacher[t]))
         return torch.stack(spikes), torch.stack(membranes)
 
 
@@ -131,6 +135,8 @@ def read_float_graph(graph: nir.NIRGraph) -> FloatNet:
     if version != FORMAT:
         raise FileFormatError(f"spikefold_format is {version}, this version reads {FORMAT}: update spikefold")
     nodes = graph.nodes
+    if "input" not in nodes or len([e for e in graph.edges if e[1] == "output"]) != 1:
+        raise FileFormatError("the graph needs a node 'input', and a node 'output' with one edge to it")
     sources: dict[str, list[str]] = {name: [] for name in nodes}
     for source, target in graph.edges:
         sources[target].append(source)
@@ -144,7 +150,7 @@ def read_float_graph(graph: nir.NIRGraph) -> FloatNet:
         for name in ready:
             ordered.append(waiting.pop(name))
             done.add(name)
-    (output,) = sources["output"]
+    output = sources["output"][0]
     if ordered[-1].name != output:
         ordered.sort(key=lambda p: p.name == output)
     time_steps = int(graph.metadata.get("time_steps", 0)) or None
@@ -154,17 +160,35 @@ def read_float_graph(graph: nir.NIRGraph) -> FloatNet:
 
 def _population(name: str, nodes: Mapping[str, Any], sources: Mapping[str, list[str]]) -> FloatPopulation:
     node = nodes[name]
+    _check_dynamics(name, node)
     synapses = tuple(_synapse(s, nodes, sources) for s in sorted(sources[name]))
     if isinstance(node, nir.I):
         shape = tuple(node.r.shape)
         return FloatPopulation(name, shape, 1.0, np.zeros(shape, np.float32), True, False, synapses, None)
     metadata = node.metadata
     decay = float(metadata.get("decay", 1.0 if isinstance(node, nir.IF) else 1 - DT / float(node.tau.flat[0])))
-    gate = _gate_from_metadata(metadata)
+    try:
+        gate = _gate_from_metadata(metadata)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"neurons {name!r}: the gate is damaged: {type(error).__name__} {error}") from error
     return FloatPopulation(
         name, tuple(node.v_threshold.shape), decay, node.v_threshold, bool(metadata.get("strict", True)), True,
         synapses, gate,
     )  # fmt: skip
+
+
+def _check_dynamics(name: str, node: Any) -> None:
+    """Refuse neurons whose input would be scaled, or that rest or reset at another value than 0."""
+    gain = node.r * DT / node.tau if isinstance(node, nir.LIF) else node.r * DT
+    if not np.allclose(gain, 1.0, rtol=1e-3):
+        raise FileFormatError(
+            f"neurons {name!r}: input is scaled by {float(np.ravel(gain)[0]):.4g} a step of {DT} s; it must be 1"
+        )
+    if isinstance(node, nir.LIF) and not np.allclose(node.tau, node.tau.flat[0]):
+        raise FileFormatError(f"neurons {name!r}: tau differs from neuron to neuron; it must be the same")
+    for field in ("v_leak", "v_reset"):
+        if np.any(getattr(node, field, 0)):
+            raise FileFormatError(f"neurons {name!r}: {field} is not 0")
 
 
 def _gate_from_metadata(metadata: Mapping[str, Any]) -> GateProgram | None:

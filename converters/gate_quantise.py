@@ -1,9 +1,9 @@
 """Turn a float `GateProgram` into one of integers only.
 
-Every float value becomes an integer value times a real scale that lives only in here. Sums, maxima and layout are exact;
-weights get eight bits; values are fitted to sixteen bits (by the range that calibration saw, saturating beyond it)
-before they are multiplied by weights; elementwise functions become look-up tables whose entry stands for the middle of
-its interval. The last step brings the gate to unsigned fixed point with `GATE_FRACTION_BITS`.
+Every float value becomes an integer value times a real scale that lives only in here. Sums, maxima and layout are
+exact; weights get eight bits; values are fitted to sixteen bits (by the range that calibration saw, saturating beyond
+it) before they are multiplied by weights; elementwise functions become look-up tables whose entry stands for the middle
+of its interval. The last step brings the gate to unsigned fixed point with `GATE_FRACTION_BITS`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from spikefold.converters.gate_float import FUNCTIONS, run_float
 from spikefold.converters.gate_program import GateProgram, Step
+from spikefold.converters.ranges import value_bounds
 from spikefold.errors import LoweringError
 
 GATE_FRACTION_BITS = 10
@@ -29,6 +30,7 @@ HEADROOM = 1.25
 PRODUCT_BITS = 40
 CURRENT_BOUND = 2**25
 MULTIPLIER_BITS = 15
+MAX_SHIFT = 62
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,20 @@ def quantise_gate(program: GateProgram, current_scale: float, ranges: Sequence[t
     -------
     GateProgram
         Integer dialect; its result is the gate times ``2**GATE_FRACTION_BITS``.
+
+    Raises
+    ------
+    LoweringError
+        A step has no integer form, or a value could leave 64 bits.
     """
     q = _Quantiser(current_scale, ranges, _sizes(program))
     for number, step in enumerate(program.steps):
         q.values.append(q.lower(step, number + 1))
     last = q.values[-1]
     q.rescale(last, 2.0**-GATE_FRACTION_BITS, 2**VALUE_BITS - 1)
-    return GateProgram(program.input_shape, tuple(q.steps), program.time_steps)
+    integer = GateProgram(program.input_shape, tuple(q.steps), program.time_steps)
+    value_bounds(integer, (-CURRENT_BOUND, CURRENT_BOUND))
+    return integer
 
 
 def _sizes(program: GateProgram) -> list[int]:
@@ -101,7 +110,7 @@ class _Quantiser:
         """Bring a value to another scale: multiply and shift, saturating at ``limit``."""
         factor = value.scale / scale
         exponent = math.frexp(factor)[1]
-        shift = max(0, MULTIPLIER_BITS - exponent)
+        shift = min(MAX_SHIFT, max(0, MULTIPLIER_BITS - exponent))
         return self.emit(
             "rescale", value, scale=scale, bound=limit, multiplier=round(factor * 2**shift), shift=shift, limit=limit
         )
@@ -137,7 +146,7 @@ class _Quantiser:
                 multiplier=-1 if a["factor"] < 0 else 0,
             )  # fmt: skip
         if step.op in ("offset", "add_const"):
-            real = np.atleast_1d(a["value"] if step.op == "offset" else step.constant)
+            real = np.atleast_1d(np.asarray(a["value"] if step.op == "offset" else step.constant, dtype=np.float64))
             x = self.wide_enough(x, x_number, number)
             constant = np.round(real / x.scale).astype(np.int64)
             bound = x.bound + float(np.abs(constant).max())
@@ -156,8 +165,7 @@ class _Quantiser:
         if step.op in ("matmul", "conv2d", "multiply_const"):
             return self.weighted(step, x, x_number)
         if step.op == "clip":
-            low, high = (int(np.clip(round(v / x.scale), -(2**62), 2**62)) if math.isfinite(v) else int(math.copysign(2**62, v))
-                         for v in (a["low"], a["high"]))  # fmt: skip
+            low, high = (round(min(max(v / x.scale, -(2.0**62)), 2.0**62)) for v in (a["low"], a["high"]))
             return self.emit("clip", x, scale=x.scale, bound=x.bound, low=low, high=high)
         if step.op == "topk_mask":
             return self.emit("topk_mask", self.fit(x, x_number), scale=1.0, bound=1, **a)
@@ -166,20 +174,19 @@ class _Quantiser:
         raise LoweringError(f"gate step {number} ({step.op}) has no integer form")
 
     def wide_enough(self, x: _Value, x_number: int, number: int) -> _Value:
-        """Keep a value from being so coarse that a constant added to it would vanish."""
+        """Keep a value from being so coarse that a constant added to it would vanish, or so fine that it overflows."""
         finest = self.largest(number) / 2 ** (VALUE_BITS - 1)
-        return self.rescale(x, finest, 2**VALUE_BITS * 4) if x.scale > finest * 16 else x
+        if finest / 2**20 <= x.scale <= finest * 16:
+            return x
+        return self.rescale(x, finest, 2**VALUE_BITS * 4)
 
     def weighted(self, step: Step, x: _Value, x_number: int) -> _Value:
         weight = np.asarray(step.constant, dtype=np.float64)
         limit = 2 ** (WEIGHT_BITS - 1) - 1
-        scale = max(float(np.abs(weight).max()), 1e-12) / limit
+        scale = (float(np.abs(weight).max()) or 1.0) / limit
         integers = np.round(weight / scale).astype(np.int64)
         x = self.fit(x, x_number)
-        if step.op == "multiply_const":
-            fan_in = 1.0
-        else:
-            fan_in = weight[0].size if step.op == "conv2d" else weight.shape[0]
+        fan_in = {"multiply_const": 1, "conv2d": weight[:1].size, "matmul": len(weight)}[step.op]
         bound = x.bound * limit * fan_in
         return self.emit(step.op, x, scale=x.scale * scale, bound=bound, constant=integers, **dict(step.attributes))
 
@@ -191,6 +198,8 @@ class _Quantiser:
         index = self.rescale(x, width / half, half)
         at = np.arange(-half, half + 1, dtype=np.float64)
         middle = (at + 0.5 * np.sign(at)) * (width / half)
+        if self.ranges[x_number][0] >= 0:
+            middle = np.maximum(middle, 0.0)
         real = FUNCTIONS[name](torch.from_numpy(middle)).numpy()
         if not np.isfinite(real).all():
             raise LoweringError(f"gate function {name!r} is not finite on the calibrated range +-{width:.4g}")

@@ -32,7 +32,7 @@ from spikefold.converters.float_graph import FloatNet, FloatPopulation, FloatSyn
 from spikefold.converters.gate_float import run_float
 from spikefold.converters.gate_quantise import GATE_FRACTION_BITS, quantise_gate
 from spikefold.converters.static_gates import FLOOR
-from spikefold.errors import LoweringError
+from spikefold.errors import InputError, LoweringError
 
 CLIPPING = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Candidates: the largest representable weight as a fraction of the largest weight."""
@@ -78,8 +78,9 @@ def quantise(graph: nir.NIRGraph, calibration: Calibration, bits: Literal[8] = 8
     clips = calibration.clips[:, :SEARCH_SAMPLES]
     recorded = _record(net, clips)
     neurons, synapses = [], []
+    port = InputPort(net.input_shape, _largest_input(calibration.clips))
     for population in net.populations:
-        largest = {s.name: float(calibration.clips.max()) if s.source == "input" else 1.0 for s in population.synapses}
+        largest = {s.name: float(port.max_value) if s.source == "input" else 1.0 for s in population.synapses}
         chosen = _search(population, recorded, largest, calibration.time_steps)
         gate, shift, static = None, 0, None
         if population.gate is not None:
@@ -96,8 +97,16 @@ def quantise(graph: nir.NIRGraph, calibration: Calibration, bits: Literal[8] = 8
         for synapse, mantissa, exponent in zip(population.synapses, chosen.mantissas, chosen.exponents, strict=True):
             synapses.append(_synapse(synapse, population.name, mantissa, exponent))
     mode: AttentionMode = "dynamic" if gated else "none"
-    port = InputPort(net.input_shape, max(1, int(calibration.clips.max())))
     return FixedPointGraph(port, tuple(neurons), tuple(synapses), mode, net.time_steps, name)
+
+
+def _largest_input(clips: NDArray[np.generic]) -> int:
+    if not np.array_equal(clips, clips.astype(np.int64)) or int(clips.min()) < 0:
+        raise InputError(
+            f"calibration clips hold values {clips.min()}..{clips.max()} that are not whole numbers from 0 up; bin "
+            "events into frames of counts first"
+        )
+    return max(1, int(clips.max()))
 
 
 def decay_rate(decay: float) -> int:
@@ -111,7 +120,8 @@ def _static_threshold(population: FloatPopulation, calibration: Calibration, uni
     if gate.min() <= 0:
         return None
     real = population.v_threshold / np.maximum(gate, FLOOR) / unit
-    return np.minimum(np.round(real), arithmetic.MAX_THRESHOLD).astype(np.int64)
+    limited: NDArray[np.int64] = np.minimum(np.round(real), arithmetic.MAX_THRESHOLD).astype(np.int64)
+    return limited
 
 
 def _record(net: FloatNet, clips: NDArray[np.generic]) -> dict[str, Tensor]:
@@ -243,7 +253,7 @@ def _prove(
     largest: Mapping[str, float],
     time_steps: int,
 ) -> None:
-    """Refuse a format whose worst-case membrane leaves 24 bits."""
+    """Refuse a format whose worst-case membrane leaves 24 bits, or reaches the threshold of a readout."""
     bias = np.broadcast_to(bias.reshape(-1), mantissas[0].shape[0])
     highest, lowest = np.maximum(bias, 0).astype(float), np.maximum(-bias, 0).astype(float)
     for synapse, mantissa, exponent in zip(population.synapses, mantissas, exponents, strict=True):
@@ -254,5 +264,6 @@ def _prove(
     current = float(np.maximum(highest, lowest).max())
     rate = decay_rate(population.decay)
     gain = min(time_steps, 2**arithmetic.DECAY_BITS / rate if rate else time_steps)
-    if current * gain > arithmetic.STATE_LIMIT:
+    limit = arithmetic.STATE_LIMIT if population.fires else arithmetic.MAX_THRESHOLD << arithmetic.STATE_FRACTION_BITS
+    if current * gain > limit:
         raise LoweringError(f"neurons {population.name!r}: membranes may reach {current * gain:.4g}, beyond 24 bits")

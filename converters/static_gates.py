@@ -12,6 +12,7 @@ import warnings
 
 import nir
 import numpy as np
+from numpy.typing import NDArray
 
 from spikefold.converters.calibrate import Calibration
 from spikefold.converters.capture.build import neuron_node
@@ -43,8 +44,8 @@ def fold_static_gates(graph: nir.NIRGraph, calibration: Calibration) -> nir.NIRG
         low = int((np.broadcast_to(mean, population.shape) < FLOOR).sum())
         if low:
             warnings.warn(
-                f"neurons {population.name!r}: {low} of {int(np.prod(population.shape))} have a mean gate below {FLOOR} "
-                "and will hardly fire; prune them or use attention='dynamic'",
+                f"neurons {population.name!r}: {low} of {int(np.prod(population.shape))} have a mean gate below "
+                f"{FLOOR} and will hardly fire; prune them or use attention='dynamic'",
                 SpikefoldWarning,
                 stacklevel=2,
             )
@@ -54,7 +55,7 @@ def fold_static_gates(graph: nir.NIRGraph, calibration: Calibration) -> nir.NIRG
     return folded
 
 
-def _fold(nodes: dict[str, nir.NIRNode], population: FloatPopulation, gate: np.ndarray) -> None:
+def _fold(nodes: dict[str, nir.NIRNode], population: FloatPopulation, gate: NDArray[np.float64]) -> None:
     metadata = {"strict": population.strict, "decay": population.decay}
     threshold = population.v_threshold.astype(np.float64)
     per_channel = gate.shape[1:] == (1,) * (gate.ndim - 1) and gate.shape[0] > 1

@@ -1,1 +1,1 @@
-"""deploy"""
+"""From files to answers: run, verify, price, compare, and the command line."""

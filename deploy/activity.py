@@ -7,6 +7,7 @@ counted from the spikes of a run and the shapes of the graph.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class LayerActivity:
     threshold_levels: int = 1
     """Distinct threshold words of the population."""
     gate: GateActivity | None = None
+    fires: bool = True
+    """False for a readout."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,7 @@ class SynapseActivity:
 
     source: str
     target: str
-    kind: str
-    """"conv" or "dense"."""
+    kind: Literal["conv", "dense"]
     synapses: int
     """Connections inside the border."""
     stored_weights: int
@@ -99,6 +101,6 @@ class Activity:
 
     @property
     def firing_rate(self) -> float:
-        """Spikes per neuron and step over all spiking populations (NASFR of the ASA-SNN paper)."""
-        slots = sum(layer.updates for layer in self.layers)
+        """Spikes per neuron and step over all spiking populations (NASFR of the ASA-SNN paper, ICCV 2023)."""
+        slots = sum(layer.updates for layer in self.layers if layer.fires)
         return self.spikes / slots if slots else 0.0

@@ -1,6 +1,6 @@
 """Write a captured network as a NIR graph of standard nodes; what NIR cannot say is data in the metadata.
 
-Neurons are discretised with ``dt = 1e-4``: ``LIF(tau = dt / (1 - decay), r = 1 / (1 - decay))`` adds its input unscaled,
+Neurons are discretised with ``dt = 1e-4``: ``LIF(tau = dt / (1 - decay), r = 1 / (1 - decay))`` adds the plain input,
 ``IF(r = 1 / dt)`` where nothing decays, and ``I(r = 1 / dt)`` is the readout that sums over time. NIR fires at
 ``v > v_threshold``; where the module fires at equality too, the metadata says ``strict: False``.
 """
@@ -19,15 +19,13 @@ from torch import Tensor, nn
 
 from spikefold.converters.capture import linear_map as lm
 from spikefold.converters.capture.gate_lift import lift_gate
-from spikefold.converters.capture.network import INPUT, CapturedNetwork, read_network
+from spikefold.converters.capture.network import INPUT, OUTPUT, READOUT, CapturedNetwork, read_network
 from spikefold.converters.capture.trace import trace
 from spikefold.converters.capture.values import Flow, Part
 from spikefold.converters.gate_program import GateProgram
 
 DT = 1e-4
 FORMAT = 1
-OUTPUT = "output"
-READOUT = "readout"
 
 
 def capture(module: nn.Module, sample: Tensor) -> nir.NIRGraph:
@@ -71,7 +69,7 @@ class _Builder:
             metadata: dict[str, Any] = {"strict": population.spec.strict, "decay": population.spec.decay}
             if population.gate is not None:
                 gated = True
-                program = lift_gate(population.gate, flow, self.network.values, self.network.time_steps, name)
+                program = lift_gate(population, self.network.values, self.network.time_steps)
                 metadata |= gate_to_metadata(program)
             self.shapes[name] = population.shape
             threshold = np.full(population.shape, population.spec.v_threshold, dtype=np.float32)
@@ -88,8 +86,9 @@ class _Builder:
         flow = self.network.output
         if len(flow.parts) == 1 and flow.parts[0].map.is_identity:
             return flow.parts[0].source
-        self.nodes[READOUT] = nir.I(r=np.full(flow.features, 1 / DT, dtype=np.float32))
-        self.shapes[READOUT] = flow.features
+        shape = flow.parts[0].map.out_shape
+        self.nodes[READOUT] = nir.I(r=np.full(shape, 1 / DT, dtype=np.float32))
+        self.shapes[READOUT] = shape
         self._connect(flow, READOUT, 1.0)
         return READOUT
 
@@ -108,7 +107,8 @@ class _Builder:
     def _free_name(self, part: Part, target: str) -> str:
         base = f"{target}_shortcut" if part.label in (INPUT, part.source) else part.label
         name, number = base, 2
-        while name in self.nodes or name in self.shapes or any(p.name == name for p in self.network.populations):
+        taken = {OUTPUT, READOUT, *self.nodes, *(p.name for p in self.network.populations)}
+        while name in taken:
             name, number = f"{base}_{number}", number + 1
         return name
 

@@ -101,7 +101,7 @@ def channel_affine(shape: tuple[int, ...], scale: Tensor, shift: Tensor) -> Line
     """Scale and shift each channel (axis 0 of ``shape``): batch norm in evaluation, or a constant factor."""
     same = identity(shape)
     n = same.weight.shape[0]
-    scale, shift = scale.double().expand(n), shift.double().expand(n)
+    scale, shift = (v.double().reshape(-1).repeat_interleave(n // v.numel()) for v in (scale, shift))
     return replace(same, weight=same.weight * scale.reshape(-1, *[1] * (same.weight.ndim - 1)), bias=shift.clone())
 
 
@@ -122,7 +122,7 @@ def compose(second: LinearMap, first: LinearMap) -> LinearMap:
     if isinstance(second, DenseMap):
         return _dense_after(second, first)
     if isinstance(first, DenseMap):
-        raise NotExactError("a convolution after a linear layer without a neuron between them")
+        raise NotExactError("it works on channels of what a linear layer sends, and NIR has no node that unflattens")
     if first.is_identity:
         return replace(second, macs=second.macs + first.macs)
     if second.is_identity:
@@ -152,8 +152,7 @@ def _conv_after(second: ConvMap, first: ConvMap) -> ConvMap:
         padding = (second.padding[0] * first.stride[0], second.padding[1] * first.stride[1])
     channels = second.in_shape[0]
     spreads = second.groups == channels == second.weight.shape[0]
-    both = spreads and first.groups == first.in_shape[0] == channels
-    w1 = _undilated(first) if both else _ungrouped(_undilated(first), first.groups)
+    w1 = _undilated(first) if spreads else _ungrouped(_undilated(first), first.groups)
     w2 = _undilated(second) if spreads else _ungrouped(_undilated(second), second.groups)
     s = first.stride
     kh, kw = w2.shape[2:]
@@ -171,7 +170,7 @@ def _conv_after(second: ConvMap, first: ConvMap) -> ConvMap:
         (s[0] * second.stride[0], s[1] * second.stride[1]),
         padding,
         (1, 1),
-        first.groups if both else 1,
+        first.groups if spreads else 1,
         second.macs + first.macs,
     )
     if joined.out_shape != second.out_shape:

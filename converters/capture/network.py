@@ -6,7 +6,9 @@ that only a gate may use (`Derived`): what has no handler in `operations`, or no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import operator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,7 +26,13 @@ SUPPORTED = (
     "Conv2d, Linear, BatchNorm, AvgPool2d, AdaptiveAvgPool2d, Flatten, Dropout, residual sums, constant scales, "
     "neurons with a neuron_spec(), and gates"
 )
+GATED = (
+    "reads a gated signal; a gate must stand directly before a neuron (move the attention between the last linear "
+    "layer and its neuron)"
+)
 INPUT = "input"
+OUTPUT = "output"
+READOUT = "readout"
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,18 @@ class _Reader:
                 self.values[node] = self._call(node)
         if output is None:
             raise CaptureError("the module returns nothing: return the logits or the output spikes")
-        return CapturedNetwork(tuple(self.populations), output, self.values, self.time_steps, self.input_shape)
+        flow, _ = _aligned(output)
+        return CapturedNetwork(self._reached_from(flow), flow, self.values, self.time_steps, self.input_shape)
+
+    def _reached_from(self, output: Flow) -> tuple[CapturedPopulation, ...]:
+        """The populations that the answer depends on."""
+        needed = {part.source for part in output.parts}
+        kept = []
+        for population in reversed(self.populations):
+            if population.name in needed:
+                kept.append(population)
+                needed |= {part.source for part in population.flow.parts}
+        return tuple(reversed(kept))
 
     def _placeholder(self, node: Node) -> Value:
         if node.name in self.traced.constants:
@@ -85,6 +104,8 @@ class _Reader:
         arguments = [self._value(a) for a in node.args]
         flows = [a for a in arguments if isinstance(a, (Flow, Gated, Derived))]
         name = str(node.target).removesuffix(".default")
+        if node.target is operator.getitem and isinstance(arguments[0], Flow):
+            return arguments[0]
         if not flows and not _holds_signal(node, self.values):
             return self._constant(node, arguments)
         if name == "spikefold.neuron":
@@ -98,7 +119,8 @@ class _Reader:
                 reason, result = str(error), None
             if result is not None:
                 return result
-        return next((f for f in flows if isinstance(f, Derived)), Derived(node, reason))
+        gated = next((Derived(node, GATED) for f in flows if isinstance(f, Gated)), None)
+        return next((f for f in flows if isinstance(f, Derived)), gated or Derived(node, reason))
 
     def _value(self, argument: Any) -> Any:
         return self.values[argument] if isinstance(argument, Node) else argument
@@ -120,11 +142,10 @@ class _Reader:
         if isinstance(value, Flow):
             return value
         if isinstance(value, Gated):
-            raise CaptureError(
-                f"{where(node)}: reads a gated signal; a gate must stand directly before a neuron (move the attention "
-                "between the last linear layer and its neuron)"
-            )
+            raise CaptureError(f"{where(node)} {GATED}")
         blame, reason = (value.node, value.reason) if isinstance(value, Derived) else (node, "")
+        if reason == GATED:
+            raise CaptureError(f"{where(blame)} {reason}")
         if reason:
             raise CaptureError(f"{where(blame)} cannot be folded exactly: {reason}")
         raise CaptureError(f"{where(blame)} is not supported between neurons. Supported: {SUPPORTED}")
@@ -144,9 +165,17 @@ class _Reader:
                 f"{path}: decay {spec.decay}, v_threshold {spec.v_threshold}, input_gain {spec.input_gain}: the decay "
                 "must be within 0..1, the others above 0"
             )
-        name = path.replace(".", "_")
-        self.populations.append(CapturedPopulation(name, flow, spec, gate, flow.features))
-        return Flow((Part(name, lm.identity(flow.features), name),), flow.features, "T B", node)
+        name = self._free_name(path.replace(".", "_"))
+        flow, shape = _aligned(flow)
+        self.populations.append(CapturedPopulation(name, flow, spec, gate, shape))
+        return Flow((Part(name, lm.identity(shape), name),), flow.features, "T B", node)
+
+    def _free_name(self, base: str) -> str:
+        taken = {INPUT, OUTPUT, READOUT, *(p.name for p in self.populations)}
+        name, number = base, 2
+        while name in taken:
+            name, number = f"{base}_{number}", number + 1
+        return name
 
     def _output(self, node: Node) -> Flow:
         result = node.args[0]
@@ -165,6 +194,16 @@ class _Reader:
                 "over time (x.mean(0)) or end with a neuron"
             )
         return flow
+
+
+def _aligned(flow: Flow) -> tuple[Flow, tuple[int, ...]]:
+    """The flow with maps of one shape, and that shape: NIR reshapes nowhere between a layer and its neurons."""
+    shapes = {part.map.out_shape for part in flow.parts}
+    if len(shapes) > 1:
+        flat = lm.identity((math.prod(flow.features),))
+        flow = replace(flow, parts=tuple(replace(p, map=lm.compose(flat, p.map)) for p in flow.parts))
+        return flow, flat.out_shape
+    return flow, shapes.pop()
 
 
 def _holds_signal(node: Node, values: dict[Node, Value]) -> bool:

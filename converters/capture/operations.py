@@ -26,6 +26,7 @@ from spikefold.converters.capture.values import (
     Sum,
     Value,
     as_tensor,
+    is_real,
     is_scalar,
     leading,
     permute,
@@ -89,16 +90,23 @@ def _batch_norm(node: Node, a: list[Any], time_steps: int) -> Value | None:
     flow = a[0]
     if not isinstance(flow, Flow):
         return None
-    weight, bias, mean, var, epsilon = a[1], a[2], a[3], a[4], a[7]
+    weight, bias, mean, var = a[1:5]
     if mean is None or var is None:
         raise lm.NotExactError("keeps no running statistics, so it cannot be folded; use track_running_stats")
     if leading(flow.axes) != 1:
         return None
-    scale = (var.double() + epsilon).rsqrt()
+    scale = (var.double() + batch_norm_epsilon(node)).rsqrt()
     scale = scale if weight is None else scale * weight.double()
     shift = -mean.double() * scale + (0.0 if bias is None else bias.double())
     label = flow.parts[0].label
-    return then(node, flow, lm.channel_affine(flow.features, scale, shift), label)
+    normed = then(node, flow, lm.channel_affine(flow.features, scale, shift), label)
+    return replace(normed, features=flow.features)
+
+
+def batch_norm_epsilon(node: Node) -> float:
+    """What a batch norm adds to the variance."""
+    in_place_free = "_native_batch_norm_legit_no_training" in str(node.target)
+    return float(node.args[6 if in_place_free else 7])  # type: ignore[arg-type]
 
 
 def _avg_pool2d(node: Node, a: list[Any], time_steps: int) -> Value | None:
@@ -181,7 +189,7 @@ def permutation(name: str, arguments: list[Any], rank: int) -> tuple[int, ...]:
 
 
 def _same(node: Node, a: list[Any], time_steps: int) -> Value | None:
-    return a[0] if isinstance(a[0], (Flow, Gated)) else None
+    return a[0] if isinstance(a[0], (Flow, Gated)) and is_real(node) else None
 
 
 def _dropout(node: Node, a: list[Any], time_steps: int) -> Value | None:
@@ -197,7 +205,8 @@ def _scale(node: Node, value: Any, constant: Any) -> Value | None:
     if factor is None:
         return None
     zero = torch.zeros(1, dtype=torch.float64)
-    return then(node, value, lm.channel_affine(value.features, factor, zero), value.parts[0].label)
+    scaled = then(node, value, lm.channel_affine(value.features, factor, zero), value.parts[0].label)
+    return replace(scaled, features=value.features)
 
 
 def _per_channel(flow: Flow, constant: Tensor) -> Tensor | None:
@@ -241,7 +250,7 @@ def _reads(node: Any, flow: Flow | Gated) -> bool:
 
 
 def _divide(node: Node, a: list[Any], time_steps: int) -> Value | None:
-    if isinstance(a[1], (Flow, Gated, Derived)) or isinstance(a[0], Derived):
+    if isinstance(a[1], (Flow, Gated, Derived)) or isinstance(a[0], Derived) or node.kwargs.get("rounding_mode"):
         return None
     return _scale(node, a[0], 1.0 / as_tensor(a[1]))
 
@@ -262,7 +271,8 @@ def _add(node: Node, a: list[Any], time_steps: int, sign: float = 1.0) -> Value 
         if shift is None:
             return None
         one = torch.ones(1, dtype=torch.float64)
-        return then(node, signal, lm.channel_affine(signal.features, one, shift), signal.parts[0].label)
+        shifted = then(node, signal, lm.channel_affine(signal.features, one, shift), signal.parts[0].label)
+        return replace(shifted, features=signal.features)
     if sign < 0:
         scaled = _scale(node, right, -1.0)
         if not isinstance(scaled, (Flow, Gated)):
@@ -296,6 +306,7 @@ HANDLERS: dict[str, Callable[[Node, list[Any], int], Value | None]] = {
     "conv2d": _conv2d,
     "linear": _linear,
     "batch_norm": _batch_norm,
+    "_native_batch_norm_legit_no_training": _batch_norm,
     "avg_pool2d": _avg_pool2d,
     "adaptive_avg_pool2d": _adaptive_avg_pool2d,
     "mean": _mean,
@@ -313,6 +324,7 @@ HANDLERS: dict[str, Callable[[Node, list[Any], int], Value | None]] = {
     "alias": _same,
     "detach": _same,
     "to": _same,
+    "_to_copy": _same,
     "dropout": _dropout,
     "feature_dropout": _dropout,
     "mul": _multiply,

@@ -1,7 +1,8 @@
 """Turn a torch module into a flat list of torch operations, with neurons as single nodes.
 
 `torch.export` runs the module on fake tensors, so nothing is computed and any Python in ``forward`` is fine. The batch
-is given a large prime size: an axis belongs to the batch exactly where that prime divides it.
+is given a large prime size: an axis belongs to the batch exactly where that prime divides it. Where a module works in
+place, the operations are rewritten into ones that do not, so that each value has one meaning.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from spikefold.errors import CaptureError, InputError
 from spikefold.models.lif import NeuronSpec
 
-BATCH = 10007
+BATCH = 1009
 
 
 @torch.library.custom_op("spikefold::neuron", mutates_args=())
@@ -76,15 +78,22 @@ def trace(module: nn.Module, sample: Tensor) -> TracedModule:
         raise CaptureError(
             "the module holds no neurons: spikefold.models.LIF, or a module with a neuron_spec() method, is needed"
         )
-    example = sample[:, :1].detach().cpu().float().expand(sample.shape[0], BATCH, *sample.shape[2:])
+    dtype = next((p.dtype for p in twin.parameters() if p.is_floating_point()), torch.float32)
+    with FakeTensorMode():
+        example = torch.empty(sample.shape[0], BATCH, *sample.shape[2:], dtype=dtype)
     try:
         program = torch.export.export(twin, (example,))
+        if any(_works_in_place(node) for node in program.graph.nodes):
+            program = program.run_decompositions({})
     except Exception as error:
         last = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CaptureError(
             f"torch.export could not trace {type(module).__name__} on input {tuple(sample.shape)}: {last}"
         ) from error
     signature = program.graph_signature
+    changed = [*signature.user_inputs_to_mutate.values(), *signature.buffers_to_mutate.values()]
+    if changed:
+        raise CaptureError(f"{type(module).__name__} changes {changed[0]!r} in place; work on a copy of it (clone)")
     state = {**dict(program.named_parameters()), **dict(program.named_buffers()), **program.constants}
     constants: dict[str, Tensor] = {}
     for table in (
@@ -97,12 +106,19 @@ def trace(module: nn.Module, sample: Tensor) -> TracedModule:
     return TracedModule(program.graph, constants, signature.user_inputs[0], tuple(neurons))
 
 
+def _works_in_place(node: torch.fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return node.op == "call_function" and schema is not None and bool(schema.is_mutable)
+
+
 def _mark_neurons(twin: nn.Module) -> list[tuple[str, NeuronSpec]]:
     neurons: list[tuple[str, NeuronSpec]] = []
-    for path, child in list(twin.named_modules()):
+    for path, child in list(twin.named_modules(remove_duplicate=False)):
         spec = getattr(child, "neuron_spec", None)
-        if spec is None:
+        if spec is None or any(path.startswith(f"{outer}.") for outer, _ in neurons):
             continue
+        if not path:
+            raise CaptureError(f"the module itself ({type(child).__name__}) is a neuron: put a layer in front of it")
         parent_path, _, attribute = path.rpartition(".")
         parent = twin.get_submodule(parent_path)
         setattr(parent, attribute, _Marker(len(neurons)).eval())

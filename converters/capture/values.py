@@ -111,7 +111,7 @@ def leading(axes: Axes) -> int:
 
 def relayout(flow: Flow, shape: tuple[int, ...], time_steps: int) -> Flow | None:
     """Follow a reshape; None where it is more than merging, splitting or flattening."""
-    lead = _leading_axes(flow.axes, shape, time_steps)
+    lead = _leading_axes(flow, shape, time_steps)
     if lead is None:
         return None
     features = shape[leading(lead) :]
@@ -120,16 +120,19 @@ def relayout(flow: Flow, shape: tuple[int, ...], time_steps: int) -> Flow | None
     return replace(flow, axes=lead, features=features)
 
 
-def _leading_axes(axes: Axes, shape: tuple[int, ...], time_steps: int) -> Axes | None:
+def _leading_axes(flow: Flow, shape: tuple[int, ...], time_steps: int) -> Axes | None:
+    axes = flow.axes
     if axes == "B":
         return "B" if shape and shape[0] == BATCH else None
     time_first = axes in ("T B", "TB")
+    if time_first and shape[:2] == (time_steps, BATCH):
+        return "T B"
+    if not time_first and shape[:2] == (BATCH, time_steps):
+        # with T = 1, [B, 1, ...] may also be B and T merged and a first feature axis of size 1
+        apart = shape[2:] == flow.features or (" " in axes and shape[1:] != flow.features)
+        return "B T" if time_steps > 1 or apart else "BT"
     if shape and shape[0] == time_steps * BATCH:
         return "TB" if time_first else "BT"
-    if len(shape) >= 2 and time_first and shape[:2] == (time_steps, BATCH):
-        return "T B"
-    if len(shape) >= 2 and not time_first and shape[:2] == (BATCH, time_steps):
-        return "B T"
     return None
 
 
@@ -141,9 +144,19 @@ def permute(flow: Flow, order: tuple[int, ...]) -> Flow | None:
     return flow if order == tuple(range(len(order))) else None
 
 
+def is_real(node: Node) -> bool:
+    """True where a traced tensor holds floating-point numbers; a cast to whole numbers rounds."""
+    return bool(node.meta["val"].is_floating_point())
+
+
 def is_scalar(value: object) -> bool:
     """True for a Python number or a constant tensor of one element."""
     return isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.numel() == 1)
+
+
+def numel(value: Tensor | float) -> int:
+    """Number of elements of a constant."""
+    return value.numel() if isinstance(value, Tensor) else 1
 
 
 def as_tensor(value: object) -> Tensor:

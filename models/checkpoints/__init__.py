@@ -1,11 +1,15 @@
-"""The trained networks that come with the package."""
+"""The trained networks that come with the package, and loading any trained network."""
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
+from torch import nn
+
 from spikefold.errors import InputError
+from spikefold.models.checkpoint import load_checkpoint
 from spikefold.models.registry import SHORT_NAMES, full_name
 
 
@@ -23,3 +27,20 @@ def shipped(name: str) -> Path:
     if not path.is_file():
         raise InputError(f"{path}: missing from this installation; reinstall spikefold")
     return path
+
+
+def load(net: str | os.PathLike[str]) -> nn.Module:
+    """Load a trained network, in evaluation mode: a shipped one by name, or a ``.safetensors`` checkpoint by path.
+
+    Raises
+    ------
+    InputError
+        There is no such file or shipped network.
+    FileFormatError
+        The file is damaged, newer, or of another architecture.
+    """
+    path = shipped(str(net)) if str(net) in SHORT_NAMES else Path(net)
+    if not path.is_file():
+        names = ", ".join(SHORT_NAMES)
+        raise InputError(f"net {str(net)!r}: neither a shipped net ({names}) nor a checkpoint file")
+    return load_checkpoint(path)[0].eval()

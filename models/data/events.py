@@ -36,6 +36,10 @@ class EventData:
         """Return some of the clips, by slice or by positions."""
         return EventData(self.frames[samples], None if self.labels is None else self.labels[samples])
 
+    def clips(self, limit: int | None = None) -> NDArray[Any]:
+        """Return the first ``limit`` clips (all without it) with time first: ``[T, N, C, H, W]``."""
+        return np.ascontiguousarray(np.moveaxis(self.frames[:limit], 0, 1))
+
     def clip(self) -> torch.Tensor:
         """Return all clips as a network takes them: float32 ``[T, N, C, H, W]``."""
         return torch.from_numpy(self.frames).transpose(0, 1).to(torch.float32)

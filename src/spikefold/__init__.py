@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         SpikefoldWarning,
     )
     from spikefold.models.attention import ASA, FSTA
-    from spikefold.models.checkpoint import load_checkpoint as load
+    from spikefold.models.checkpoints import load
     from spikefold.models.lif import LIF
 
 __all__ = [
@@ -84,7 +84,7 @@ _HOMES = {
     "calibrate": "converters.calibrate:calibrate",
     "capture": "converters.capture:capture",
     "compare": "deploy.compare:compare",
-    "load": "models.checkpoint:load_checkpoint",
+    "load": "models.checkpoints:load",
     "load_hardware": "deploy.hardware:load_hardware",
     "load_nir": "converters.nir_file:load_nir",
     "lower": "converters.lower:lower",

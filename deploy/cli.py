@@ -1,0 +1,307 @@
+"""The command line: from a trained checkpoint to files, spikes and joules."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from spikefold.errors import SpikefoldError, SpikefoldWarning
+
+app = typer.Typer(
+    help="Make trained attention SNNs deployable: fold, quantise, export, run bit for bit, count, price, compare.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+NetArgument = Annotated[
+    str,
+    typer.Argument(help="A shipped net (plain, asa, fsta), a .safetensors checkpoint, or package.module:builder."),
+]
+DataOption = Annotated[str, typer.Option(help="saccade-mnist, or an .npz with frames [N, T, C, H, W] and labels [N].")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
+CheckpointOption = Annotated[str | None, typer.Option(help="Weights for package.module:builder (.pt, .safetensors).")]
+StepsOption = Annotated[int | None, typer.Option(help="T of the clips, handed to a builder that takes time_steps.")]
+AttentionOption = Annotated[
+    Literal["static", "dynamic"],
+    typer.Option(help="static: the gate's calibrated mean, folded away. dynamic: computed per clip in integers."),
+]
+SamplesOption = Annotated[int | None, typer.Option(help="Use only the first so many samples.")]
+HardwareOption = Annotated[list[str], typer.Option(help="loihi1, loihi2, cmos45, or a YAML of yours; repeatable.")]
+LimitOption = Annotated[float, typer.Option(help="Seconds after which a Lava run is ended.")]
+ALL_HARDWARE = ["loihi1", "loihi2", "cmos45"]
+
+
+@contextmanager
+def _progress(quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """A spinner on stderr that shows what happens now and for how long."""
+    from spikefold.deploy.tables import console
+
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    shown = console(stderr=True)
+    with Progress(*columns, console=shown, transient=True, disable=quiet or not shown.is_terminal) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def report(line: str) -> None:
+            bar.update(task, description=line)
+            if not shown.is_terminal and not quiet:
+                shown.print(line)
+
+        yield report
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, default=str))
+
+
+@app.command()
+def train(
+    net: Annotated[str, typer.Argument(help="plain, asa or fsta.")],
+    data: DataOption = "saccade-mnist",
+    epochs: Annotated[int, typer.Option(help="Passes over the training clips.")] = 40,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
+    out: Annotated[Path, typer.Option(help="Where the .safetensors goes.")] = Path("net.safetensors"),
+    as_json: JsonOption = False,
+) -> None:
+    """Train a net on event data and write a checkpoint that cannot carry code.
+
+    The epoch is chosen on validation samples; the test samples are run once, at the end.
+    """
+    from dataclasses import asdict
+
+    from spikefold.models import train_checkpoint
+
+    meta = train_checkpoint(net, data, epochs, seed, out, progress=not as_json)
+    if as_json:
+        _print_json({"out": str(out), **asdict(meta)})
+    else:
+        accuracy = ", ".join(f"{split} {value:.1%}" for split, value in meta.accuracy.items())
+        typer.echo(f"{out}: {meta.model}, epoch {meta.best_epoch} of {meta.epochs}, accuracy {accuracy}")
+
+
+@app.command()
+def export(
+    net: NetArgument,
+    checkpoint: CheckpointOption = None,
+    data: DataOption = "saccade-mnist",
+    attention: AttentionOption = "static",
+    time_steps: StepsOption = None,
+    samples: Annotated[int, typer.Option(help="Training samples to calibrate on.")] = 128,
+    out: Annotated[Path | None, typer.Option(help="Where the files go, without suffix; default NET-MODE.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fold, lower attention, quantise, and write .nir, .onnx and, without a gate, .step.onnx.
+
+    DATA must be training samples: gates and weight scales are calibrated on them. The .nir is complete: every other
+    command runs from it alone.
+    """
+    from spikefold.deploy.commands import export_net
+
+    with _progress(as_json) as report:
+        result = export_net(net, checkpoint, data, attention, time_steps, samples, out, report)
+    if as_json:
+        _print_json(result)
+    else:
+        for kind, path in result["files"].items():
+            typer.echo(f"{kind}: {path}")
+        typer.echo(result["summary"])
+
+
+@app.command()
+def simulate(
+    file: Annotated[Path, typer.Argument(help="A .nir that `spikefold export` wrote.")],
+    data: DataOption = "saccade-mnist",
+    backend: Annotated[
+        Literal["onnx", "lava", "torch", "reference"],
+        typer.Option(help="onnx is fast; lava is Lava's CPU backend in a child process. All give the same bits."),
+    ] = "onnx",
+    samples: SamplesOption = None,
+    time_limit: LimitOption = 600.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a deployed net on test samples and count its spikes."""
+    from spikefold.deploy.commands import simulate_file
+
+    with _progress(as_json) as report:
+        result, table = simulate_file(file, data, backend, samples, time_limit, report)
+    if as_json:
+        _print_json(result)
+        return
+    from spikefold.deploy.tables import console
+
+    console().print(table)
+    accuracy = "no labels" if result["accuracy"] is None else f"accuracy {result['accuracy']:.1%}"
+    typer.echo(f"{result['samples']} samples on {backend}: {accuracy}, {result['seconds']:.1f} s")
+
+
+@app.command()
+def verify(
+    net: NetArgument,
+    checkpoint: CheckpointOption = None,
+    data: DataOption = "saccade-mnist",
+    attention: AttentionOption = "static",
+    time_steps: StepsOption = None,
+    samples: Annotated[int, typer.Option(help="Held-out samples to compare on.")] = 32,
+    lava_samples: Annotated[int, typer.Option(help="How many of them Lava runs; 0 leaves Lava out.")] = 4,
+    time_limit: LimitOption = 600.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove that what runs is what was trained; exit code 1 if it is not.
+
+    Four kinds of error, never in one number: folding (float rounding), lowering attention, quantising, and torch
+    against ONNX against Lava against the file (0).
+    """
+    from spikefold.deploy.commands import verify_net
+
+    with _progress(as_json) as report:
+        result = verify_net(net, checkpoint, data, attention, time_steps, samples, lava_samples, time_limit, report)
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        for line in result.summary_lines():
+            typer.echo(line)
+    if not result.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def energy(
+    file: Annotated[Path, typer.Argument(help="A .nir that `spikefold export` wrote.")],
+    data: DataOption = "saccade-mnist",
+    hardware: HardwareOption = ALL_HARDWARE,
+    samples: SamplesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a deployed net, count what it did, and price the counts with sourced constants.
+
+    Counts are counted; energies are counts times published or estimated constants, each with a low and a high.
+    """
+    from spikefold.deploy.commands import price_file
+    from spikefold.deploy.tables import console, price_table
+
+    with _progress(as_json) as report:
+        prices = price_file(file, data, hardware, samples, report)
+    if as_json:
+        _print_json({p.hardware: p.to_dict() for p in prices})
+        return
+    shown = console()
+    for price in prices:
+        shown.print(price_table(price))
+        for note in (*price.fit_notes, *price.notes):
+            typer.echo(f"  - {note}")
+
+
+@app.command()
+def compare(
+    nets: Annotated[list[str], typer.Argument(help="Shipped names, checkpoints, or package.module:builder.")],
+    checkpoint: CheckpointOption = None,
+    data: DataOption = "saccade-mnist",
+    calibration: Annotated[str | None, typer.Option(help="Training .npz; needed when DATA is an .npz.")] = None,
+    time_steps: StepsOption = None,
+    hardware: HardwareOption = ALL_HARDWARE,
+    samples: SamplesOption = None,
+    lava_samples: Annotated[int, typer.Option(help="Samples that Lava runs too; 0 leaves Lava out.")] = 4,
+    out: Annotated[Path | None, typer.Option(help="Folder for table.csv, table.json and the picture.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put variants and attention modes side by side: accuracy, spikes, operations, energy."""
+    from spikefold.deploy.commands import compare_nets
+
+    with _progress(as_json) as report:
+        rows = compare_nets(
+            nets, checkpoint, data, calibration, time_steps, hardware, samples, lava_samples, out, report
+        )
+    _show_rows(rows, as_json)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the table, the picture and the files.")] = Path("demo-out"),
+    quick: Annotated[bool, typer.Option("--quick", help="100 test digits instead of 1,000.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the main job on the shipped nets: plain, ASA and FSTA, static and dynamic, on every chip."""
+    from spikefold.deploy.demo import run_demo
+
+    with _progress(as_json) as report:
+        rows = run_demo(out, quick, report)
+    _show_rows(rows, as_json)
+    if not as_json:
+        typer.echo(f"table.csv, table.json, accuracy-energy.png, .nir and .onnx files: {out}")
+
+
+@app.command()
+def info(
+    file: Annotated[str | None, typer.Argument(help="A .nir, .onnx or .safetensors file, or a shipped name.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a file holds; without a file, versions, shipped nets and hardware."""
+    from spikefold.deploy.info import describe
+
+    result = describe(file)
+    if as_json:
+        _print_json(result)
+    else:
+        for key, value in result.items():
+            typer.echo(f"{key}: {value}")
+
+
+@app.command()
+def doctor(
+    install_lava: Annotated[bool, typer.Option("--install-lava", help="Make an environment for Lava.")] = False,
+    pip_args: Annotated[str, typer.Option(help="Extra arguments for pip, in one string.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Say what works in this installation, and mend it."""
+    import shlex
+
+    from spikefold.deploy.doctor import diagnose
+    from spikefold.deploy.doctor import install_lava as install
+
+    with _progress(as_json) as report:
+        if install_lava:
+            install(shlex.split(pip_args), report)
+        report("checking, with a tiny run on Lava")
+        checks = diagnose()
+    if as_json:
+        _print_json([vars(c) for c in checks])
+    else:
+        for check in checks:
+            mark = "ok     " if check.ok else "missing" if check.optional else "BROKEN "
+            typer.echo(f"{mark} {check.name}: {check.detail}{'' if check.ok else '. To mend it: ' + check.remedy}")
+    if any(not c.ok and not c.optional for c in checks):
+        raise typer.Exit(1)
+
+
+def _show_rows(rows: list[Any], as_json: bool) -> None:
+    if as_json:
+        _print_json([r.to_dict() for r in rows])
+        return
+    from spikefold.deploy.tables import comparison_table, console, notes
+
+    console().print(comparison_table(rows))
+    for note in notes(rows):
+        typer.echo(f"  - {note}")
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    if issubclass(category, SpikefoldWarning):
+        typer.echo(f"warning: {message}", err=True)
+
+
+def main() -> None:
+    """Entry point: bad input ends with one line and exit code 2."""
+    warnings.showwarning = _warn  # type: ignore[assignment]  # Python passes all arguments by position
+    try:
+        app()
+    except SpikefoldError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

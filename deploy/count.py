@@ -1,0 +1,132 @@
+"""Count what a run did: spikes, synaptic operations, neuron updates, gate work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons
+from spikefold.converters.onnx.counts import fan_out
+from spikefold.converters.ranges import value_shapes
+from spikefold.converters.reference import Trace
+from spikefold.deploy.activity import Activity, GateActivity, LayerActivity, SynapseActivity
+
+Counts = dict[str, NDArray[np.int64]]
+
+
+def counts_from_trace(graph: FixedPointGraph, clips: NDArray[np.generic], trace: Trace) -> tuple[Counts, Counts]:
+    """Spike counts per population and synaptic operations per synapse, each ``[B]``, from all spikes of a run."""
+    messages: dict[str, NDArray[np.generic]] = {graph.input.name: clips, **trace.spikes}
+    spikes = {name: np.count_nonzero(s, axis=(0, *range(2, s.ndim))) for name, s in trace.spikes.items()}
+    synops = {}
+    for synapse in graph.synapses:
+        sent = messages[synapse.source]
+        per_place = np.count_nonzero(sent, axis=(0, 2)) if synapse.kind == "conv" else np.count_nonzero(sent, axis=0)
+        weights = fan_out(synapse, graph.source_shape(synapse.source), graph.source_shape(synapse.target))
+        synops[synapse.name] = (per_place * weights).reshape(len(per_place), -1).sum(axis=1)
+    return {k: np.asarray(v, dtype=np.int64) for k, v in spikes.items()}, synops
+
+
+def activity(
+    graph: FixedPointGraph,
+    time_steps: int,
+    input_counts: NDArray[np.int64],
+    spike_counts: Mapping[str, NDArray[np.int64]],
+    synops: Mapping[str, NDArray[np.int64]],
+) -> Activity:
+    """Mean counts per sample of a run, as pricing reads them.
+
+    Synaptic operations are border-exact: a spike at the rim of a map reaches fewer targets, and connections whose
+    weight was rounded to zero still count, because a shared kernel stores them.
+    """
+    rates = {graph.input.name: input_counts.mean() / (math.prod(graph.input.shape) * time_steps)}
+    for population in graph.neurons:
+        rates[population.name] = spike_counts[population.name].mean() / (population.size * time_steps)
+    layers = tuple(
+        LayerActivity(
+            p.name,
+            p.size,
+            float(spike_counts[p.name].mean()),
+            float(p.size * time_steps),
+            p.threshold_levels,
+            None if p.gate is None else gate_activity(p, time_steps),
+            p.fires,
+        )
+        for p in graph.neurons
+    )
+    synapses = []
+    for s in graph.synapses:
+        source, target = graph.source_shape(s.source), graph.source_shape(s.target)
+        connections = fan_out(s, source, target)
+        channels = math.prod(source) // connections.size
+        synapses.append(
+            SynapseActivity(
+                source=s.source,
+                target=s.target,
+                kind=s.kind,
+                synapses=int(connections.sum()) * channels,
+                stored_weights=int(s.weight.size),
+                synops=float(synops[s.name].mean()),
+                fan_in=int(s.weight[0].size),
+                torch_macs=float(s.torch_macs),
+                source_rate=float(rates[s.source]),
+                graded_source=graph.largest_message(s.source) > 1,
+            )
+        )
+    return Activity(
+        graph.name,
+        graph.attention,
+        len(input_counts),
+        time_steps,
+        math.prod(graph.input.shape),
+        float(input_counts.mean()),
+        layers,
+        tuple(synapses),
+    )
+
+
+def gate_activity(population: Neurons, time_steps: int) -> GateActivity:
+    """Operations of one gate for one clip, from its integer program and the shapes of its values.
+
+    A multiply-accumulate counts as one multiply and one addition; ranking n values as ``n * ceil(log2 n)`` comparisons;
+    the last multiply-shift on every current of the clip, and adding its bias, are included.
+    """
+    program = population.gate
+    if program is None:
+        return GateActivity()
+    shapes = value_shapes(program, 1)
+    currents = population.size * time_steps
+    totals = {"multiplies": float(currents), "additions": float(currents), "comparisons": 0.0, "lookups": 0.0}
+    for number, step in enumerate(program.steps):
+        out = math.prod(shapes[number + 1])
+        into = math.prod(shapes[step.inputs[0]])
+        if step.op == "sum":
+            totals["additions"] += into - out
+        elif step.op == "max":
+            totals["comparisons"] += into - out
+        elif step.op in ("add", "subtract", "add_const"):
+            totals["additions"] += out
+        elif step.op in ("multiply", "multiply_const", "rescale"):
+            totals["multiplies"] += out
+        elif step.op in ("relu", "clip"):
+            totals["comparisons"] += out
+        elif step.op in ("matmul", "conv2d"):
+            weight = np.asarray(step.constant)
+            taps = weight.shape[0] if step.op == "matmul" else weight[0].size
+            totals["multiplies"] += out * taps
+            totals["additions"] += out * taps
+        elif step.op == "look_up":
+            totals["lookups"] += out
+        elif step.op == "topk_mask":
+            n = shapes[step.inputs[0]][step.attributes["axis"]]
+            totals["comparisons"] += into * math.ceil(math.log2(max(n, 2)))
+    return GateActivity(
+        totals["multiplies"],
+        totals["additions"],
+        totals["comparisons"],
+        totals["lookups"],
+        buffer_words=float(currents),
+    )

@@ -1,0 +1,75 @@
+"""Say what a file holds, or what this installation has."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from spikefold.converters.fixed_point_graph import FixedPointGraph
+from spikefold.converters.nir_file import load_nir
+from spikefold.deploy.hardware import shipped_hardware
+from spikefold.errors import FileFormatError, InputError
+from spikefold.models import load_checkpoint, shipped
+from spikefold.models.registry import SHORT_NAMES
+
+_PACKAGES = ("spikefold", "torch", "numpy", "onnx", "onnxruntime", "nir")
+
+
+def describe(file: str | None) -> dict[str, Any]:
+    """A flat description, ready for printing or JSON.
+
+    Raises
+    ------
+    InputError
+        The name is no file, no shipped net, or of a kind that spikefold does not read.
+    FileFormatError
+        The file is damaged.
+    """
+    if file is None:
+        versions = {p: importlib.metadata.version(p) for p in _PACKAGES}
+        return {**versions, "shipped nets": ", ".join(SHORT_NAMES), "hardware": ", ".join(shipped_hardware())}
+    path = shipped(file) if file in SHORT_NAMES else Path(file)
+    if path.suffix == ".nir":
+        return _describe_net(load_nir(path))
+    if not path.is_file():
+        raise InputError(f"{file}: neither a file nor a shipped net ({', '.join(SHORT_NAMES)})")
+    if path.suffix == ".safetensors":
+        _, meta = load_checkpoint(path)
+        return asdict(meta)
+    if path.suffix == ".onnx":
+        return _describe_onnx(path)
+    raise InputError(f"{file}: spikefold reads .nir, .onnx and .safetensors")
+
+
+def _describe_net(graph: FixedPointGraph) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "net": graph.name,
+        "attention": graph.attention,
+        "time steps": graph.time_steps or "free",
+        "input": f"{graph.input.shape}, values 0..{graph.input.max_value}",
+    }
+    for n in graph.neurons:
+        kind = "neurons" if n.fires else "readout"
+        gate = f", gate of {len(n.gate.steps)} steps" if n.gate is not None else ""
+        plain[n.name] = f"{n.size} {kind}, dv {n.dv}, {n.threshold_levels} threshold level(s){gate}"
+    for s in graph.synapses:
+        plain[s.name] = f"{s.kind} {s.source} -> {s.target}, {s.weight.size} weights, exponent {s.exponent}"
+    return plain
+
+
+def _describe_onnx(path: Path) -> dict[str, Any]:
+    try:
+        model = onnx.load(str(path))
+    except Exception as error:  # protobuf raises whatever comes up on a damaged file
+        raise FileFormatError(f"{path}: not a readable ONNX file ({type(error).__name__})") from error
+    return {
+        **{p.key: p.value for p in model.metadata_props},
+        "inputs": ", ".join(i.name for i in model.graph.input),
+        "outputs": ", ".join(o.name for o in model.graph.output),
+        "functions": ", ".join(f.name for f in model.functions),
+        "opset": next((o.version for o in model.opset_import if not o.domain), None),
+    }

@@ -1,0 +1,57 @@
+"""The picture of accuracy against energy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from spikefold.deploy.compare import Row
+from spikefold.errors import BackendError
+from spikefold.files import atomic_path
+
+_MARKERS = {"none": "o", "static": "s", "dynamic": "^"}
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's palette, told apart without colour vision; markers say the mode."""
+
+
+def draw_accuracy_energy(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
+    """Draw fixed-point accuracy against energy, one panel a chip or table, ranges as bars.
+
+    A hollow marker is a lower bound: the chip's share without the gate work, which no source prices.
+
+    Raises
+    ------
+    BackendError
+        matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BackendError("the picture needs matplotlib: pip install 'spikefold[report]'") from error
+    panels = rows[0].prices
+    figure = Figure(figsize=(4.4 * len(panels), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    names = list(dict.fromkeys(r.name for r in rows))
+    for i, panel in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), i + 1)
+        for row in rows:
+            price, colour = row.prices[i], _COLOURS[names.index(row.name) % len(_COLOURS)]
+            total = price.total
+            axes.errorbar(
+                total.value * 1e6, row.accuracy_fixed * 100,
+                xerr=[[(total.value - total.low) * 1e6], [(total.high - total.value) * 1e6]],
+                marker=_MARKERS[row.mode], color=colour, markersize=8, capsize=3,
+                markerfacecolor="white" if price.lower_bound else colour,
+                label=row.name if row.mode == "none" else f"{row.name} {row.mode}",
+            )  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_xlabel("energy per inference (uJ)")
+        axes.set_title(panel.title, fontsize=9, wrap=True)
+        axes.grid(alpha=0.3)
+        if i == 0:
+            axes.set_ylabel(f"fixed-point accuracy on {rows[0].samples} test samples (%)")
+            axes.legend(fontsize=8)
+    figure.supxlabel("bars: low to high of the sources; hollow: lower bound, gate work not priced", fontsize=8)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150, metadata={"Software": None})
