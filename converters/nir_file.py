@@ -39,8 +39,11 @@ def to_nir(graph: FixedPointGraph) -> nir.NIRGraph:
                 source = flatten
             nodes[synapse.name] = _synapse(graph, synapse, population, with_bias=number == 0)
             edges += [(source, synapse.name), (synapse.name, population.name)]
-    nodes["output"] = nir.Output({"output": np.array(graph.output.shape)})
-    edges.append((graph.output.name, "output"))
+    end = "output"
+    while end in nodes:
+        end += "_"
+    nodes[end] = nir.Output({"output": np.array(graph.output.shape)})
+    edges.append((graph.output.name, end))
     written = nir.NIRGraph(nodes, edges)
     text, arrays = graph.to_plain()
     written.metadata = {

@@ -14,6 +14,10 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, told apart without colour vision; markers say the mode."""
 
 
+def _plain(value: float, _: int) -> str:
+    return f"{value:g}"
+
+
 def draw_accuracy_energy(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
     """Draw fixed-point accuracy against energy, one panel a chip or table, ranges as bars.
 
@@ -27,6 +31,7 @@ def draw_accuracy_energy(rows: Sequence[Row], path: str | os.PathLike[str]) -> N
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import FuncFormatter, NullFormatter
     except ImportError as error:
         raise BackendError("the picture needs matplotlib: pip install 'spikefold[report]'") from error
     panels = rows[0].prices
@@ -46,6 +51,9 @@ def draw_accuracy_energy(rows: Sequence[Row], path: str | os.PathLike[str]) -> N
                 label=row.name if row.mode == "none" else f"{row.name} {row.mode}",
             )  # fmt: skip
         axes.set_xscale("log")
+        low, high = axes.get_xlim()
+        axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+        axes.xaxis.set_minor_formatter(FuncFormatter(_plain) if high < 10 * low else NullFormatter())
         axes.set_xlabel("energy per inference (uJ)")
         axes.set_title(panel.title, fontsize=9, wrap=True)
         axes.grid(alpha=0.3)

@@ -101,12 +101,13 @@ def _gate_line(row: Row) -> str:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """Why something does not fit, each reason once."""
+    """Why a variant does not fit a chip as is: the first reason, and how many more there are (JSON has them all)."""
     lines = []
     for row in rows:
         for price in row.prices:
-            for note in price.fit_notes:
-                lines.append(f"{row.name} {row.mode} on {price.hardware}: {note}")
+            if price.fit_notes:
+                more = f" (and {len(price.fit_notes) - 1} more)" if len(price.fit_notes) > 1 else ""
+                lines.append(f"{row.name} {row.mode} on {price.hardware}: {price.fit_notes[0]}{more}")
     return lines
 
 

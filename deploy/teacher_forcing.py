@@ -151,7 +151,9 @@ def record(module: nn.Module, clips: Tensor) -> Recording:
         def keep(_: nn.Module, arguments: tuple[Any, ...], sent: Any) -> Tensor:
             base = path.replace(".", "_")
             taken = {INPUT, OUTPUT, READOUT, *result.specs}
-            name = next(n for n in itertools.chain([base], (f"{base}_{i}" for i in itertools.count(2))) if n not in taken)
+            name = next(
+                n for n in itertools.chain([base], (f"{base}_{i}" for i in itertools.count(2))) if n not in taken
+            )
             got = arguments[0] if arguments else None
             if not isinstance(got, Tensor) or not isinstance(sent, Tensor) or got.dtype != clips.dtype:
                 kind = got.dtype if isinstance(got, Tensor) else type(got).__name__

@@ -25,7 +25,7 @@ from spikefold.errors import CaptureError
 
 _SAME = {"contiguous", "clone", "alias", "detach", "to", "_to_copy", "dropout", "feature_dropout"}
 _RESHAPE = {"view", "_unsafe_view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze"}
-_PERMUTE = {"permute", "transpose", "movedim"}
+_PERMUTE = {"permute", "transpose", "movedim", "t", "numpy_T", "mT"}
 
 
 def lift_gate(population: CapturedPopulation, values: dict[Node, Value], time_steps: int) -> GateProgram:

@@ -173,7 +173,11 @@ def _layout(node: Node, a: list[Any], time_steps: int) -> Value | None:
 
 
 def permutation(name: str, arguments: list[Any], rank: int) -> tuple[int, ...]:
-    """Axis order of a permute, transpose or movedim."""
+    """Axis order of a permute, transpose, movedim, ``.t()``, ``.T`` or ``.mT``."""
+    if name.startswith(("aten.t.", "aten.numpy_T")):
+        return tuple(reversed(range(rank)))
+    if name.startswith("aten.mT"):
+        return (*range(rank - 2), rank - 1, rank - 2)
     if name.startswith("aten.permute"):
         return tuple(int(x) % rank for x in arguments[0])
     if name.startswith("aten.transpose"):

@@ -1,0 +1,97 @@
+"""Running and counting: what a user reads off a `Run` is what the spikes say."""
+
+import numpy as np
+import pytest
+
+from generated_graphs import random_clips, random_graph
+from spikefold.converters.nir_file import save_nir
+from spikefold.converters.reference import run_reference
+from spikefold.deploy.count import gate_activity
+from spikefold.deploy.run import BACKENDS, differences, run
+from spikefold.errors import FileFormatError, InputError
+
+FAST = [b for b in BACKENDS if b != "lava"]
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("gated", [False, True])
+def test_every_backend_counts_the_same_spikes_and_synops(backend: str, gated: bool) -> None:
+    graph = random_graph(5, gated=gated)
+    clips = random_clips(graph, 5)
+    reference, other = run(graph, clips, "reference"), run(graph, clips, backend)
+    np.testing.assert_array_equal(reference.logits, other.logits)
+    assert reference.activity == other.activity
+
+
+def test_synops_equal_a_count_connection_by_connection() -> None:
+    graph = random_graph(7, gated=False)
+    clips = random_clips(graph, 7, time_steps=3, batch=2)
+    result = run(graph, clips)
+    trace = run_reference(graph, clips)
+    messages = {graph.input.name: clips, **trace.spikes}
+    for synapse in graph.synapses:
+        sent = messages[synapse.source] != 0
+        source, target = graph.source_shape(synapse.source), graph.source_shape(synapse.target)
+        if synapse.kind == "dense":
+            expected = sent.reshape(*sent.shape[:2], -1).sum((0, 2)) * synapse.weight.shape[0]
+        else:
+            expected = np.zeros(sent.shape[1], dtype=np.int64)
+            for y in range(target[1]):
+                for x in range(target[2]):
+                    for a in range(synapse.weight.shape[2]):
+                        for b in range(synapse.weight.shape[3]):
+                            row = y * synapse.stride[0] + a * synapse.dilation[0] - synapse.padding[0]
+                            column = x * synapse.stride[1] + b * synapse.dilation[1] - synapse.padding[1]
+                            if 0 <= row < source[1] and 0 <= column < source[2]:
+                                outputs = synapse.weight.shape[0] // synapse.groups
+                                expected += sent[:, :, :, row, column].sum((0, 2)) * outputs
+        np.testing.assert_array_equal(result.synops[synapse.name], expected)
+
+
+def test_the_firing_rate_leaves_the_readout_out() -> None:
+    graph = random_graph(3, gated=False)
+    clips = random_clips(graph, 3)
+    trace = run_reference(graph, clips)
+    firing = [n.name for n in graph.neurons if n.fires]
+    spikes = sum(trace.spikes[n].sum() for n in firing)
+    slots = sum(trace.spikes[n].size for n in firing)
+    assert run(graph, clips).activity.firing_rate == pytest.approx(spikes / slots)
+
+
+def test_a_file_runs_like_the_net_it_was_written_from(tmp_path: object) -> None:
+    graph = random_graph(11, gated=True)
+    clips = random_clips(graph, 11)
+    path = save_nir(graph, f"{tmp_path}/net.nir")
+    np.testing.assert_array_equal(run(path, clips).logits, run(graph, clips).logits)
+
+
+def test_gate_operations_hold_at_least_one_multiply_for_every_gated_current() -> None:
+    graph = random_graph(5, gated=True)
+    gated = [n for n in graph.neurons if n.gate is not None]
+    for population in gated:
+        counted = gate_activity(population, population.gate.time_steps)
+        assert counted.multiplies >= population.size * population.gate.time_steps
+        assert counted.buffer_words == population.size * population.gate.time_steps
+    assert gated
+
+
+def test_differences_are_seen_where_there_is_one() -> None:
+    graph = random_graph(2, gated=False)
+    clips = random_clips(graph, 2)
+    one, other = run_reference(graph, clips), run_reference(graph, clips)
+    assert differences(one, other) == (0, 0)
+    name = graph.neurons[0].name
+    other.spikes[name].flat[0] ^= 1
+    other.membranes[name].flat[3] += 1
+    assert differences(one, other) == (1, 1)
+
+
+def test_an_unknown_backend_is_refused_by_name() -> None:
+    graph = random_graph(2, gated=False)
+    with pytest.raises(InputError, match="'loihi'"):
+        run(graph, random_clips(graph, 2), "loihi")
+
+
+def test_a_missing_file_is_refused_by_name() -> None:
+    with pytest.raises(FileFormatError, match=r"no_such\.nir"):
+        run("no_such.nir", np.zeros((1, 1, 1, 1, 1)))
