@@ -21,8 +21,8 @@ from spikefold.converters.gate_program import INTEGER_OPS, GateProgram
 from spikefold.errors import FileFormatError, LoweringError
 
 FORMAT = 1
-MAX_EXPONENT = 7
-"""Largest weight exponent of Loihi's synapse format."""
+MAX_EXPONENT = 16
+"""Weights stay below 2**24 with it. What a chip's own exponent field holds is for the chip's checks."""
 AttentionMode = Literal["none", "static", "dynamic"]
 
 

@@ -66,7 +66,7 @@ def _print_json(value: Any) -> None:
 def train(
     net: Annotated[str, typer.Argument(help="plain, asa or fsta.")],
     data: DataOption = "saccade-mnist",
-    epochs: Annotated[int, typer.Option(help="Passes over the training clips.")] = 40,
+    epochs: Annotated[int, typer.Option(help="Passes over the training clips.")] = 18,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
     out: Annotated[Path, typer.Option(help="Where the .safetensors goes.")] = Path("net.safetensors"),
     as_json: JsonOption = False,

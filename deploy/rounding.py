@@ -121,7 +121,7 @@ def _step(step: Step, inputs: list[Bounded]) -> Bounded:
         return Bounded(out, error + 2 * gamma(1) * out.abs())
     if step.op in ("matmul", "conv2d", "multiply_const"):
         constant = np.abs(np.asarray(step.constant))
-        terms = {"matmul": constant.shape[-2], "conv2d": constant[0].size, "multiply_const": 1}[step.op]
+        terms = 1 if step.op == "multiply_const" else constant[0].size if step.op == "conv2d" else len(constant)
         absolute = replace(step, constant=constant)
         rounding = gamma(1, U32) + 2 * gamma(terms + 1)
         return Bounded(_apply(step, v), _apply(absolute, e) + rounding * _apply(absolute, v.abs()))

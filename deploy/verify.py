@@ -247,7 +247,7 @@ def _check_graph(graph: FixedPointGraph, net: FloatNet, attention: Attention) ->
 
 
 def _share(part: int, whole: int) -> str:
-    return f"{part:,} of {whole:,}" + (f" ({part / whole:.2%})" if part else "")
+    return f"{part:,} of {whole:,}" + (f" ({100 * part / whole:.2g} %)" if part else "")
 
 
 def _accuracy(before: float | None, after: float | None) -> str:
@@ -280,10 +280,12 @@ def _attention_lines(v: Verification) -> list[str]:
     a = v.attention
     if a is None:
         return ["attention: none in this net"]
-    lines = [
-        f"attention computed per clip vs {a.mode}: {a.predictions_changed} of {v.samples} predictions change"
-        + _accuracy(a.accuracy_dynamic, a.accuracy_lowered)
-    ]
+    lines = ["attention: computed per clip, as trained"]
+    if a.mode != "dynamic":
+        lines = [
+            f"attention computed per clip vs {a.mode}: {a.predictions_changed} of {v.samples} predictions change"
+            + _accuracy(a.accuracy_dynamic, a.accuracy_lowered)
+        ]
     for layer in a.layers:
         change = f"  {layer.name}: {layer.spikes_dynamic:,} -> {layer.spikes_lowered:,} spikes"
         varies = "" if layer.gate_variation is None else f"; gate varies {layer.gate_variation:.1%} over samples"

@@ -157,10 +157,11 @@ class Lift:
             order = permutation(str(node.target), list(node.args[1:]), len(shape_of(node)))
             return self.emit("permute", self.node(self.input(node, 0)), axes=order)
         if name in FUNCTIONS and name not in RULES:
-            if len(node.args) > 1 or node.kwargs:
+            unusual = _unusual_arguments(node)
+            if unusual:
                 raise CaptureError(
-                    f"gate of {self.neuron}: {where(node)} is called with {(*node.args[1:], *node.kwargs.items())}; it "
-                    "has an integer form only with its default arguments"
+                    f"gate of {self.neuron}: {where(node)} is called with {unusual}; it has an integer form only with "
+                    "its default arguments"
                 )
             return self.emit("function", self.node(self.input(node, 0)), name=name)
         if rule is None:
@@ -208,6 +209,13 @@ class Lift:
         if any(shape[a] % BATCH == 0 for a in axes):
             raise CaptureError(f"gate of {self.neuron}: {where(node)} reduces over the batch, so samples would mix")
         return axes
+
+
+def _unusual_arguments(node: Node) -> dict[str, Any]:
+    """Arguments after the first one that differ from their defaults."""
+    declared = node.target._schema.arguments  # type: ignore[union-attr]
+    given = {**dict(zip((a.name for a in declared), node.args, strict=False)), **node.kwargs}
+    return {a.name: given[a.name] for a in declared[1:] if a.name in given and given[a.name] != a.default_value}
 
 
 def _name(node: Node) -> str:

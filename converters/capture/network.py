@@ -18,7 +18,7 @@ from torch.fx import Node
 from spikefold.converters.capture import linear_map as lm
 from spikefold.converters.capture.operations import HANDLERS
 from spikefold.converters.capture.trace import TracedModule
-from spikefold.converters.capture.values import Derived, Flow, Gate, Gated, Part, Value, shape_of, where
+from spikefold.converters.capture.values import Derived, Flow, Gate, Gated, Part, Value, shape_text, where
 from spikefold.errors import CaptureError
 from spikefold.models.lif import NeuronSpec
 
@@ -155,7 +155,7 @@ class _Reader:
         flow, gate = (value.flow, value.gate) if isinstance(value, Gated) else (self.signal(node, value), None)
         if flow.axes != "T B" or flow.reduced:
             raise CaptureError(
-                f"{path}: the neuron gets a tensor of shape {shape_of(node)[:2]}...; it needs [T, B, *features] with "
+                f"{path}: the neuron gets a tensor of shape {shape_text(node)}; it needs [T, B, *features] with "
                 "time first (unflatten after merged layers)"
             )
         if spec.v_reset != 0.0:
@@ -190,8 +190,8 @@ class _Reader:
             raise CaptureError("no neuron lies between the input and the output")
         if not flow.reduced and (flow.axes != "T B" or not _is_spikes(flow)):
             raise CaptureError(
-                f"{where(result)}: the module returns {shape_of(result)} without a mean over time; average the logits "
-                "over time (x.mean(0)) or end with a neuron"
+                f"{where(result)}: the module returns {shape_text(result)} without a mean over time; average the "
+                "logits over time (x.mean(0)) or end with a neuron"
             )
         return flow
 

@@ -35,12 +35,12 @@ from spikefold.converters.capture.values import (
 )
 
 
-def then(node: Node, flow: Flow, second: lm.LinearMap, label: str) -> Flow:
+def then(node: Node, flow: Flow, second: lm.LinearMap, label: str = "") -> Flow:
     """The flow after one more linear map; its bias enters once however many parts there are."""
     parts = []
     for number, part in enumerate(flow.parts):
         following = second if number == 0 else replace(lm.without_bias(second), macs=0)
-        parts.append(Part(part.source, lm.compose(following, part.map), label))
+        parts.append(Part(part.source, lm.compose(following, part.map), label or part.label))
     return replace(flow, parts=tuple(parts), features=second.out_shape, key=node)
 
 
@@ -98,8 +98,7 @@ def _batch_norm(node: Node, a: list[Any], time_steps: int) -> Value | None:
     scale = (var.double() + batch_norm_epsilon(node)).rsqrt()
     scale = scale if weight is None else scale * weight.double()
     shift = -mean.double() * scale + (0.0 if bias is None else bias.double())
-    label = flow.parts[0].label
-    normed = then(node, flow, lm.channel_affine(flow.features, scale, shift), label)
+    normed = then(node, flow, lm.channel_affine(flow.features, scale, shift))
     return replace(normed, features=flow.features)
 
 
@@ -122,7 +121,7 @@ def _avg_pool2d(node: Node, a: list[Any], time_steps: int) -> Value | None:
     if ceil_mode or (any(padding) and not count_include_pad) or divisor:
         raise lm.NotExactError("ceil_mode, count_include_pad=False with padding, or a divisor cannot be folded exactly")
     c, h, w = flow.features
-    return then(node, flow, lm.average_pool((c, h, w), kernel, stride, padding), flow.parts[0].label)
+    return then(node, flow, lm.average_pool((c, h, w), kernel, stride, padding))
 
 
 def _adaptive_avg_pool2d(node: Node, a: list[Any], time_steps: int) -> Value | None:
@@ -134,7 +133,7 @@ def _adaptive_avg_pool2d(node: Node, a: list[Any], time_steps: int) -> Value | N
     if h % out[0] or w % out[1]:
         raise lm.NotExactError(f"output {tuple(out)} does not divide the size {(h, w)}; choose one that does")
     kernel = (h // out[0], w // out[1])
-    return then(node, flow, lm.average_pool((c, h, w), kernel, kernel, (0, 0)), flow.parts[0].label)
+    return then(node, flow, lm.average_pool((c, h, w), kernel, kernel, (0, 0)))
 
 
 def _mean(node: Node, a: list[Any], time_steps: int) -> Value | None:
@@ -152,7 +151,7 @@ def _mean(node: Node, a: list[Any], time_steps: int) -> Value | None:
     lead = leading(flow.axes)
     if len(flow.features) == 3 and axes == [lead + 1, lead + 2] and not total:
         c, h, w = flow.features
-        pooled = then(node, flow, lm.average_pool((c, h, w), (h, w), (h, w), (0, 0)), flow.parts[0].label)
+        pooled = then(node, flow, lm.average_pool((c, h, w), (h, w), (h, w), (0, 0)))
         return pooled if keepdim else replace(pooled, features=(c,))
     return None
 
@@ -209,7 +208,7 @@ def _scale(node: Node, value: Any, constant: Any) -> Value | None:
     if factor is None:
         return None
     zero = torch.zeros(1, dtype=torch.float64)
-    scaled = then(node, value, lm.channel_affine(value.features, factor, zero), value.parts[0].label)
+    scaled = then(node, value, lm.channel_affine(value.features, factor, zero))
     return replace(scaled, features=value.features)
 
 
@@ -275,7 +274,7 @@ def _add(node: Node, a: list[Any], time_steps: int, sign: float = 1.0) -> Value 
         if shift is None:
             return None
         one = torch.ones(1, dtype=torch.float64)
-        shifted = then(node, signal, lm.channel_affine(signal.features, one, shift), signal.parts[0].label)
+        shifted = then(node, signal, lm.channel_affine(signal.features, one, shift))
         return replace(shifted, features=signal.features)
     if sign < 0:
         scaled = _scale(node, right, -1.0)

@@ -96,6 +96,12 @@ def shape_of(node: Node) -> tuple[int, ...]:
     return tuple(int(n) for n in node.meta["val"].shape)
 
 
+def shape_text(node: Node) -> str:
+    """Shape of a traced tensor for a message, its batch axis written B."""
+    sizes = (f"{n // BATCH}B".removeprefix("1") if n % BATCH == 0 else str(n) for n in shape_of(node))
+    return f"[{', '.join(sizes)}]"
+
+
 def where(node: Node) -> str:
     """Name an operation for a message: module path, its class and the torch function."""
     stack = list(node.meta.get("nn_module_stack", {}).values())

@@ -489,8 +489,10 @@ def assert_same_but_for_rounding(
     answer, calls = record(net, x)
     populations = read_float_graph(graph).populations
     firing = [p for p in populations if p.fires]
-    trains = {"input": x, **{p.name: s.flatten(2).reshape(*s.shape[:2], *p.shape) for p, (_, s) in zip(firing, calls)}}
     assert len(firing) <= len(calls)
+    trains = {"input": x}
+    for population, (_, spikes) in zip(firing, calls, strict=False):
+        trains[population.name] = spikes.reshape(*spikes.shape[:2], *population.shape)
     for population, (wanted, _) in zip(firing, calls, strict=False):
         current, error = current_and_error(population, trains, gate_error)
         if not folded_gates:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import nir
 import numpy as np
@@ -44,9 +45,15 @@ def test_every_current_and_spike_of_a_gated_net_is_the_modules(name: str) -> Non
     assert_same_but_for_rounding(capture(net, torch.zeros(SHAPE)), net, clips((T, 5, *SHAPE[2:])))
 
 
-@pytest.mark.parametrize("attention", [None, lambda: FSTA(T), lambda: ASA(T)], ids=["none", "FSTA", "ASA"])
-def test_every_current_and_spike_of_the_shipped_net_is_the_modules(attention: type[nn.Module] | None) -> None:
-    net = prepared(DVSNet(lambda: LIF(0.25, 0.5), attention, 2, 3, 9))
+@pytest.mark.parametrize(
+    ("attention", "threshold"),
+    [(None, 0.75), (lambda: FSTA(T), 1.5), (lambda: ASA(T), 0.5)],
+    ids=["none", "FSTA", "ASA"],
+)
+def test_every_current_and_spike_of_the_shipped_net_is_the_modules(
+    attention: Callable[[], nn.Module] | None, threshold: float
+) -> None:
+    net = prepared(DVSNet(lambda: LIF(0.25, threshold), attention, 2, 3, 9))
     graph = capture(net, torch.zeros(T, 1, 2, 9, 9))
     assert_same_but_for_rounding(graph, net, clips((T, 3, 2, 9, 9)))
 

@@ -117,17 +117,17 @@ def test_names_used_twice_or_empty_are_refused() -> None:
         to_onnx_clip(dataclasses.replace(graph, name=""))
 
 
-def wide_graph(weight: np.ndarray, exponent: int, kind: str = "dense") -> FixedPointGraph:
+def wide_graph(weight: np.ndarray, exponent: int, kind: str = "dense", max_value: int = 1) -> FixedPointGraph:
     zero = np.array(0)
     neurons = (Neurons("a", (1,) if kind == "dense" else (1, 1, 1), 0, zero, zero, 0, 1.0, fires=False),)
     source = (weight.shape[1],) if kind == "dense" else (weight.shape[1], *weight.shape[2:])
     synapse = Synapse("w", "input", "a", kind, weight, exponent)  # type: ignore[arg-type]
-    return FixedPointGraph(InputPort(source), neurons, (synapse,), "none", None)
+    return FixedPointGraph(InputPort(source, max_value), neurons, (synapse,), "none", None)
 
 
 def test_sums_that_leave_64_bits_are_refused() -> None:
     with pytest.raises(LoweringError, match=r"'a'.*outside 64 bits"):
-        to_onnx_clip(wide_graph(np.full((1, 4), 254), 48))
+        to_onnx_clip(wide_graph(np.full((1, 4), 254), 16, max_value=2**40))
 
 
 def test_a_convolution_without_an_exact_form_is_refused() -> None:

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from networks import GATES, SHAPE, GateNet, SelfScaled, T, TimeSecond, prepared
+from spikefold.converters.capture import capture
+from spikefold.converters.float_graph import read_float_graph
+from spikefold.converters.gate_float import run_float
+from spikefold.converters.gate_program import GateProgram
+from spikefold.models import ASA, FSTA
+
+RELATIVE = 1e-6
+
+
+def program_of(net: nn.Module, shape: tuple[int, ...] = SHAPE) -> GateProgram:
+    (program,) = [p.gate for p in read_float_graph(capture(net, torch.zeros(shape))).populations if p.gate is not None]
+    return program
+
+
+def currents(shape: tuple[int, ...] = (T, 3, 4, 8, 8), seed: int = 3) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def assert_same_gate(net: GateNet, x: Tensor) -> None:
+    """Feed the current itself: the convolution before the gate becomes the identity."""
+    program = program_of(net)
+    net.double()
+    net.conv = nn.Identity()
+    with torch.no_grad():
+        wanted = net.gated(x.clone())
+        gain = net.neuron.neuron_spec().input_gain
+        got = x * run_float(program, x * gain)
+    assert bool(((got - wanted).abs() <= RELATIVE * wanted.abs() + 1e-12).all())
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_a_captured_gate_computes_what_the_module_computes(name: str) -> None:
+    assert_same_gate(prepared(GATES[name]()), currents())
+
+
+@pytest.mark.parametrize("reduction", [1, 3])
+@pytest.mark.parametrize("make", [FSTA, ASA], ids=["FSTA", "ASA"])
+def test_the_gate_of_a_module_of_ours_is_its_gate_method(make: Callable[..., FSTA | ASA], reduction: int) -> None:
+    module = make(T, reduction=reduction)
+    program = program_of(prepared(GateNet(module)))
+    x = currents()
+    with torch.no_grad():
+        wanted = module.double().gate(x)
+        got = run_float(program, x).expand_as(wanted)
+    torch.testing.assert_close(got, wanted, rtol=RELATIVE, atol=0)
+
+
+def test_a_gate_treats_each_sample_alone() -> None:
+    for name in ("FSTA", "ASA", "channels then pixels", "formula, batch first"):
+        program, x = program_of(prepared(GATES[name]())), currents()
+        together = run_float(program, x).expand(-1, 3, -1, -1, -1)
+        alone = torch.cat([run_float(program, x[:, i : i + 1]) for i in range(3)], 1)
+        torch.testing.assert_close(together, alone.expand_as(together), rtol=1e-12, atol=0)
+
+
+def test_a_program_holds_no_step_that_the_gate_does_not_need() -> None:
+    class Wasteful(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            mean = x.mean((3, 4), keepdim=True)
+            unused = torch.tanh(mean) * 3.0
+            return x * (torch.sigmoid(mean) + 0.0 * unused.detach()[:, :, :1] * 0)
+
+    program = program_of(prepared(GateNet(SelfScaled(torch.sigmoid))))
+    used = {0, len(program.steps)} | {i for step in program.steps for i in step.inputs}
+    assert used == set(range(len(program.steps) + 1))
+    assert [s.op for s in program_of(prepared(GateNet(Wasteful()))).steps].count("function") == 2
+
+
+STEP_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "affine": lambda v: (2 * v - 0.5) / 3 + 1,
+    "reversed difference": lambda v: torch.sigmoid(1 - v),
+    "difference of signals": lambda v: v - v.mean(2, keepdim=True),
+    "constant per channel": lambda v: v * torch.arange(4) + torch.linspace(0, 1, 4),
+    "constant minus signal": lambda v: torch.arange(4) - v,
+    "matrix": lambda v: v @ torch.arange(16.0, dtype=v.dtype).reshape(4, 4),
+    "transposed": lambda v: (v.transpose(0, 1).mT @ torch.arange(16.0, dtype=v.dtype).view(4, 4).t()).mT.transpose(
+        0, 1
+    ),
+    "clamp": lambda v: v.clamp(-0.1, 0.2),
+    "clamp from below": lambda v: torch.clamp(v, min=0.05),
+    "clamp from above": lambda v: torch.clamp(v, max=0.05),
+    "minimum by clamp_min": lambda v: v.clamp_min(0.1),
+    "hardtanh with limits": lambda v: functional.hardtanh(v, -0.1, 0.3),
+    "relu6": lambda v: functional.relu6(40 * v),
+    "square": lambda v: v**2 + v.square(),
+    "sum and largest": lambda v: v.sum(0, keepdim=True) + v.amax(2, keepdim=True),
+    "largest with index": lambda v: v.max(dim=0, keepdim=True)[0] + v.max(2, keepdim=True).values,
+    "slices": lambda v: torch.cat([v[..., 2:], v[..., :1], v[..., -3:-2]], -1),
+    "one channel": lambda v: v[:, :, 1:2] + v[:, :, 3].unsqueeze(2),
+    "steps apart": lambda v: v[-1:] - v[0],
+    "expanded": lambda v: v.mean(2, keepdim=True).expand(-1, -1, 4),
+    "layout": lambda v: v.permute(1, 2, 0).flatten(1).view(-1, 4, T).movedim(2, 0),
+    "functions": lambda v: v.tanh() + v.exp() + functional.gelu(v) + functional.silu(v) + functional.softplus(v),
+    "more functions": lambda v: functional.hardsigmoid(v) + functional.elu(v) + functional.leaky_relu(v) + v.abs(),
+    "root": lambda v: v.abs().sqrt(),
+}
+
+
+class PerStep(nn.Module):
+    """A gate from the values ``[T, B, C]`` that pooling leaves."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.function(x.mean((3, 4)))[..., None, None]
+
+
+@pytest.mark.parametrize("name", STEP_FUNCTIONS)
+def test_an_operation_in_a_gate_means_what_torch_means(name: str) -> None:
+    assert_same_gate(prepared(GateNet(PerStep(STEP_FUNCTIONS[name]))), currents())
+
+
+class Written(nn.Module):
+    """A gate by any function of the current."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def pooled(x: Tensor) -> Tensor:
+    return x.mean((3, 4), keepdim=True)
+
+
+FORMULAS: dict[str, Callable[[Tensor], Tensor]] = {
+    "factor first": lambda x: torch.sigmoid(pooled(x)) * x,
+    "linear factor": lambda x: x * pooled(x),
+    "linear factor first": lambda x: pooled(x) * x,
+    "product of signals in the factor": lambda x: (torch.sigmoid(pooled(x)) * x.mean(0, keepdim=True)) * x,
+    "current times itself": lambda x: x * x,
+    "less than the current": lambda x: x * (2 + torch.tanh(pooled(x))) - x,
+    "current less a part": lambda x: x - x * torch.sigmoid(pooled(x)),
+    "negated": lambda x: -(x * torch.sigmoid(pooled(x))),
+    "two gates after another": lambda x: x * torch.sigmoid(pooled(x)) * x.amax((0, 2), keepdim=True).sigmoid(),
+    "a second gate from the gated": lambda x: (lambda y: y * y.mean((2, 3, 4), keepdim=True).tanh())(
+        x * torch.sigmoid(pooled(x))
+    ),
+    "gate of every value": lambda x: x * torch.sigmoid(x),
+    "pooled in parts": lambda x: x * torch.sigmoid(
+        functional.avg_pool2d(x.flatten(0, 1), 2).mean((2, 3)).unflatten(0, x.shape[:2])
+    )[..., None, None],
+    "of the flattened current": lambda x: (
+        x.flatten(2) * torch.sigmoid(x.flatten(2).mean(2, keepdim=True))
+    ).unflatten(2, (4, 8, 8)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_gate_is_found_however_the_product_is_written(name: str) -> None:
+    assert_same_gate(prepared(GateNet(Written(FORMULAS[name]))), currents())
+
+
+@pytest.mark.parametrize("layout", ["T B", "B T"])
+def test_a_gate_works_for_one_step(layout: str) -> None:
+    gate = Written(lambda x: x * torch.sigmoid(x.mean((0, 3, 4), keepdim=True)))
+    net = prepared(GateNet(gate if layout == "T B" else TimeSecond(gate), layout))
+    x = currents((1, 3, 4, 8, 8))
+    program = program_of(net, (1, 2, 2, 8, 8))
+    with torch.no_grad():
+        torch.testing.assert_close(x * run_float(program, x), gate(x), rtol=RELATIVE, atol=1e-12)
+
+
+def test_a_gate_on_neurons_in_one_row_reads_its_channels() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.mix = nn.Linear(10, 6), nn.Linear(6, 6)
+            self.neuron = GateNet(nn.Identity()).neuron
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.fc(x)
+            out: Tensor = self.neuron(y * torch.sigmoid(self.mix(y.mean(0))))
+            return out
+
+    net = prepared(Net())
+    program, x = program_of(net, (T, 2, 10)), currents((T, 3, 6))
+    with torch.no_grad():
+        wanted = torch.sigmoid(net.mix.double()(x.mean(0)))
+    torch.testing.assert_close(run_float(program, x), wanted.unsqueeze(0), rtol=RELATIVE, atol=0)

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from generated_gates import GATES, make_gate
+from networks import GATES as NETS
+from networks import SHAPE, T, clips, prepared
+from spikefold.converters.capture import capture
+from spikefold.converters.float_graph import read_float_graph
+from spikefold.converters.gate_float import run_float
+from spikefold.converters.gate_program import (
+    FLOAT_OPS,
+    INTEGER_OPS,
+    SHARED_OPS,
+    GateProgram,
+    Step,
+    broadcast_shape,
+    conv2d_integer,
+)
+from spikefold.errors import FileFormatError
+
+
+def integer_program(kind: str) -> tuple[GateProgram, np.ndarray[Any, np.dtype[np.int64]]]:
+    rng = np.random.default_rng(7)
+    current = rng.integers(-5000, 5000, (5, 3, 4, 6, 6))
+    return make_gate(rng, kind, current, 7), current
+
+
+def through_text(program: GateProgram, allowed: frozenset[str]) -> GateProgram:
+    plain, arrays = program.to_plain()
+    return GateProgram.from_plain(json.loads(json.dumps(plain)), arrays, allowed)
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_an_integer_program_survives_text_bit_for_bit(kind: str) -> None:
+    program, current = integer_program(kind)
+    again = through_text(program, INTEGER_OPS)
+    assert (again.input_shape, again.time_steps) == (program.input_shape, program.time_steps)
+    assert [(s.op, s.inputs, dict(s.attributes)) for s in again.steps] == [
+        (s.op, s.inputs, dict(s.attributes)) for s in program.steps
+    ]
+    np.testing.assert_array_equal(again.run_integer(current), program.run_integer(current))
+
+
+@pytest.mark.parametrize("name", ["ASA", "FSTA", "channels then pixels"])
+def test_a_float_program_survives_text_bit_for_bit(name: str) -> None:
+    graph = capture(prepared(NETS[name]()), torch.zeros(SHAPE))
+    program = next(p.gate for p in read_float_graph(graph).populations if p.gate is not None)
+    x = clips((T, 2, 4, 8, 8))
+    assert torch.equal(run_float(through_text(program, FLOAT_OPS), x), run_float(program, x))
+
+
+def test_infinite_limits_of_a_clip_survive_text() -> None:
+    step = Step("clip", (0,), {"low": -float("inf"), "high": 0.5})
+    again = through_text(GateProgram((2, -1, 3), (step,), 2), FLOAT_OPS)
+    assert dict(again.steps[0].attributes) == {"low": -float("inf"), "high": 0.5}
+
+
+def test_the_dialects_share_all_but_what_scales_mean() -> None:
+    assert FLOAT_OPS - SHARED_OPS == {"scale", "offset", "function"}
+    assert INTEGER_OPS - SHARED_OPS == {"rescale", "look_up"}
+
+
+@pytest.mark.parametrize(
+    ("step", "allowed", "message"),
+    [
+        ({"op": "explode", "inputs": [0], "attributes": {}}, FLOAT_OPS, "step 0: unknown operation 'explode'"),
+        ({"op": "rescale", "inputs": [0], "attributes": {}}, FLOAT_OPS, "step 0: unknown operation 'rescale'"),
+        ({"op": "function", "inputs": [0], "attributes": {}}, INTEGER_OPS, "step 0: unknown operation 'function'"),
+        ({"op": "add", "inputs": [0, 1], "attributes": {}}, INTEGER_OPS, "do not come before it"),
+        ({"op": "add", "inputs": [0, -1], "attributes": {}}, INTEGER_OPS, "do not come before it"),
+        ({"op": "relu", "inputs": [], "attributes": {}}, INTEGER_OPS, "do not come before it"),
+        ({"op": "matmul", "inputs": [0], "attributes": {}, "constant": 0}, INTEGER_OPS, "constant 0 is not in the file"),
+        ({"op": "matmul", "inputs": [0], "attributes": {}, "constant": -1}, INTEGER_OPS, "constant -1 is not in the file"),
+    ],
+)  # fmt: skip
+def test_a_damaged_or_newer_program_is_refused_by_step(
+    step: dict[str, Any], allowed: frozenset[str], message: str
+) -> None:
+    plain = {"input_shape": [2, -1, 3], "time_steps": 2, "steps": [step]}
+    with pytest.raises(FileFormatError, match=message):
+        GateProgram.from_plain(plain, [], allowed)
+
+
+def test_the_batch_may_have_any_size() -> None:
+    program, current = integer_program("top_k")
+    whole = program.run_integer(current)
+    for i in range(current.shape[1]):
+        np.testing.assert_array_equal(program.run_integer(current[:, i : i + 1]), whole[:, i : i + 1])
+
+
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation", "groups"),
+    [((1, 1), (0, 0), (1, 1), 1), ((2, 1), (1, 2), (1, 1), 1), ((1, 2), (2, 0), (2, 3), 2), ((3, 3), (1, 1), (1, 2), 4)],
+)  # fmt: skip
+def test_an_integer_convolution_is_torchs(
+    stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int], groups: int
+) -> None:
+    rng = np.random.default_rng(3)
+    x, weight = rng.integers(-99, 99, (2, 4, 9, 8)), rng.integers(-99, 99, (8, 4 // groups, 3, 2))
+    how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    wanted = functional.conv2d(torch.from_numpy(x).double(), torch.from_numpy(weight).double(), None, **how)
+    np.testing.assert_array_equal(conv2d_integer(x, weight, how), wanted.numpy())
+
+
+def test_an_integer_convolution_is_exact_where_float64_is_not() -> None:
+    x, weight = np.full((1, 1, 1, 2), 2**31 - 1), np.array([[[[2**31 - 1, 2**31 - 2]]]])
+    how = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+    assert conv2d_integer(x, weight, how).item() == (2**31 - 1) * (2**32 - 3)
+
+
+def test_free_axes_are_filled_from_the_right() -> None:
+    assert broadcast_shape((5, -1, 1, 4), (3, 1, 4)) == (5, 3, 1, 4)
+    assert broadcast_shape((5, -1), (7,)) == (5, 7)
+
+
+SHARED: dict[str, tuple[Step, ...]] = {
+    "layout": (Step("permute", (0,), {"axes": (1, 0, 2)}), Step("reshape", (1,), {"shape": (-1, 6)})),
+    "broadcast": (
+        Step("sum", (0,), {"axes": (0, 2), "keepdim": True}), Step("broadcast", (1,), {"shape": (2, -1, 3)})
+    ),
+    "parts": (
+        Step("slice", (0,), {"axis": 2, "start": 1, "stop": 3}), Step("max", (1,), {"axes": (2,), "keepdim": True}),
+        Step("concat", (0, 2, 1), {"axis": 2}),
+    ),
+    "arithmetic": (
+        Step("add_const", (0,), {}, np.array([1, -2, 3])), Step("multiply_const", (1,), {}, np.array([2, 0, -1])),
+        Step("multiply", (0, 2)), Step("subtract", (3, 0)), Step("add", (4, 1)), Step("relu", (5,)),
+        Step("clip", (6,), {"low": 2, "high": 40}),
+    ),
+    "matrix": (Step("matmul", (0,), {}, np.arange(6).reshape(3, 2) - 2),),
+    "mask": (Step("topk_mask", (0,), {"k": 2, "axis": 2}),),
+    "picture": (
+        Step("reshape", (0,), {"shape": (-1, 1, 2, 3)}),
+        Step("conv2d", (1,), {"stride": (1, 2), "padding": (1, 0), "dilation": (1, 1), "groups": 1},
+             np.arange(8).reshape(2, 1, 2, 2) - 3),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_shared_step_means_the_same_in_both_dialects(name: str) -> None:
+    current = np.random.default_rng(5).permutation(2 * 4 * 3).reshape(2, 4, 3) - 11
+    program = GateProgram((2, -1, 3), SHARED[name], 2)
+    got = program.run_integer(current)
+    np.testing.assert_array_equal(run_float(program, torch.from_numpy(current).double()).numpy(), got)
+    assert got.dtype == np.int64
+
+
+def test_every_shared_step_is_compared() -> None:
+    assert {step.op for steps in SHARED.values() for step in steps} == SHARED_OPS

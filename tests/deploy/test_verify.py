@@ -1,0 +1,361 @@
+"""What verify promises: each kind of error by itself, and a wrong net found out."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from equivalence_nets import CALIBRATION_SAMPLES, SHAPE, STEPS, UsersNeuron, events, lowered, net
+from spikefold.converters.capture import capture
+from spikefold.converters.fixed_point_graph import FixedPointGraph
+from spikefold.converters.float_graph import read_float_graph
+from spikefold.converters.gate_float import FUNCTIONS
+from spikefold.converters.gate_program import GateProgram, Step
+from spikefold.converters.nir_file import save_nir
+from spikefold.converters.reference import Trace
+from spikefold.deploy import equality
+from spikefold.deploy import verify as verify_module
+from spikefold.deploy.lava.interpreter import explain_missing, lava_python
+from spikefold.deploy.rounding import SLOPES, Bounded, bounded_gate
+from spikefold.deploy.teacher_forcing import check_folding
+from spikefold.deploy.verify import Verification, verify
+from spikefold.errors import BackendError, CaptureError, FileFormatError, InputError
+from spikefold.models import LIF
+
+LABELS = np.array([0, 1, 2, 3])
+NO_LAVA: tuple[Any, ...] = ("torch", "onnx")
+
+
+def verified(name: str, attention: Any = "static", **how: Any) -> Verification:
+    made = net(name)
+    return verify(made.module, made.clips, attention, made.calibration, **{"backends": NO_LAVA} | how)
+
+
+@pytest.fixture
+def perturbed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[nir.NIRGraph], None]], None]:
+    """Make verify capture a graph with something changed, as a wrong folding would."""
+
+    def install(change: Callable[[nir.NIRGraph], None]) -> None:
+        def wrong(module: nn.Module, sample: torch.Tensor) -> nir.NIRGraph:
+            graph = capture(module, sample)
+            change(graph)
+            return graph
+
+        monkeypatch.setattr(verify_module, "capture", wrong)
+
+    return install
+
+
+def test_a_gated_net_passes_and_every_part_is_filled() -> None:
+    result = verified("squeeze", labels=LABELS)
+    assert result.passed
+    assert (result.samples, result.time_steps, result.mode) == (4, STEPS, "static")
+    assert [(layer.name, layer.fires, layer.gated) for layer in result.folding.layers] == [
+        ("fire1", True, True), ("fire2", True, True), ("readout", False, False),
+    ]  # fmt: skip
+    assert result.folding.neuron_steps == 4 * STEPS * (6 * 10 * 10 + 8 * 5 * 5)
+    change = result.attention
+    assert change is not None
+    assert change.mode == "static"
+    for layer, spikes in zip(change.layers, ("fire1", "fire2"), strict=True):
+        assert layer.name == spikes
+        assert layer.gate_variation is not None
+        assert 0 < layer.gate_variation < 1
+        assert layer.spikes_dynamic > 0
+        assert layer.spikes_lowered > 0
+    assert change.accuracy_dynamic is not None
+    assert 0 <= change.accuracy_dynamic <= 1
+    assert [layer.name for layer in result.quantisation.layers] == ["fire1", "fire2"]
+    first, second = result.quantisation.layers
+    assert first.isolated == first.cumulative
+    assert 0 < second.isolated <= second.cumulative < second.neuron_steps / 10
+    assert [b.backend for b in result.backends] == ["torch", "onnx", "onnx step", "nir file"]
+    for backend in result.backends:
+        assert backend.equal
+        assert (backend.samples, backend.time_steps, backend.logits) == (4, STEPS, 16)
+        assert backend.spikes == backend.membranes == 4 * STEPS * (600 + 200 + 4)
+
+
+def test_dynamic_attention_changes_nothing_in_the_float_net_and_has_no_step_form() -> None:
+    result = verified("squeeze", "dynamic")
+    assert result.passed
+    assert result.attention is not None
+    assert result.attention.predictions_changed == 0
+    assert all(layer.spikes_dynamic == layer.spikes_lowered for layer in result.attention.layers)
+    assert result.attention.accuracy_dynamic is None
+    assert [b.backend for b in result.backends] == ["torch", "onnx", "nir file"]
+
+
+def test_a_net_without_gates_whose_output_fires() -> None:
+    result = verified("residual")
+    assert result.passed
+    assert (result.mode, result.attention) == ("none", None)
+    assert [layer.name for layer in result.folding.layers] == ["fire1", "fire2", "fire3", "fire4"]
+
+
+def test_calibration_may_be_clips_and_the_graph_a_file(tmp_path: Path) -> None:
+    made = net("squeeze")
+    path = save_nir(lowered("squeeze", "dynamic"), tmp_path / "net.nir")
+    for graph in (None, path, str(path), lowered("squeeze", "dynamic")):
+        result = verify(made.module, made.clips, "dynamic", made.calibration.clips, graph=graph, backends=("torch",))
+        assert result.passed
+        assert result == verified("squeeze", "dynamic", backends=("torch",))
+
+
+@pytest.mark.lava
+def test_lava_runs_the_first_samples() -> None:
+    if lava_python() is None:
+        pytest.skip(explain_missing())
+    result = verified("squeeze", backends=("lava",), lava_samples=2)
+    assert result.passed
+    assert [(b.backend, b.samples) for b in result.backends] == [("nir file", 4), ("lava", 2)]
+    with pytest.raises(BackendError, match=r"time limit of 0\.1 s"):
+        verified("squeeze", backends=("lava",), time_limit_s=0.1)
+
+
+def test_no_lava_samples_leave_lava_out() -> None:
+    assert [b.backend for b in verified("squeeze", backends=("lava",), lava_samples=0).backends] == ["nir file"]
+
+
+def test_report_as_data_and_as_text() -> None:
+    result = verified("squeeze", labels=LABELS)
+    plain = result.to_dict()
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["passed"] is True
+    assert plain["backends"][0]["spike_differences"] == 0
+    assert plain["attention"]["layers"][0]["name"] == "fire1"
+    text = "\n".join(result.summary_lines())
+    for part in ("within the rounding bound", "vs static", "accuracy", "gate varies", "carried on", "onnx step: 0 of"):
+        assert part in text
+    assert text.endswith("verified: yes")
+
+
+@pytest.mark.parametrize(
+    ("change", "layer"),
+    [
+        (lambda g: g.nodes["conv1_module_0"].weight.__imul__(np.float32(1.00001)), "fire1"),
+        (lambda g: g.nodes["conv2_module_0"].bias.__iadd__(np.float32(1e-4)), "fire2"),
+        (lambda g: g.nodes["fire2"].metadata.__setitem__("decay", 0.6999), "fire2"),
+        (lambda g: g.nodes["fire1"].metadata["gate_0"].__imul__(np.float32(1.01)), "fire1"),
+        (lambda g: g.nodes["readout_module"].weight.__imul__(np.float32(1.001)), "readout"),
+    ],
+    ids=["weight", "bias", "decay", "gate", "readout"],
+)
+def test_a_wrong_folding_fails(
+    perturbed: Callable[[Callable[[nir.NIRGraph], None]], None], change: Callable[[nir.NIRGraph], None], layer: str
+) -> None:
+    perturbed(change)
+    result = verified("squeeze")
+    assert not result.passed
+    assert [x.name for x in result.folding.layers if not x.within_bound] == [layer]
+    assert all(b.equal for b in result.backends)
+    text = "\n".join(result.summary_lines())
+    assert "NOT EXPLAINED BY ROUNDING" in text
+    assert text.endswith("verified: NO")
+
+
+@pytest.mark.parametrize(("factor", "strict"), [(1.2, None), (1.0, False)])
+def test_a_wrong_neuron_flips_spikes_outside_the_bound(
+    perturbed: Callable[[Callable[[nir.NIRGraph], None]], None], factor: float, strict: bool | None
+) -> None:
+    """A threshold of 1.2 times; and a comparator that fires at equality, where nothing is equal: no difference."""
+
+    def change(graph: nir.NIRGraph) -> None:
+        graph.nodes["fire1"].v_threshold = graph.nodes["fire1"].v_threshold * np.float32(factor)
+        if strict is not None:
+            graph.nodes["fire1"].metadata["strict"] = strict
+
+    perturbed(change)
+    layer = verified("squeeze").folding.layers[0]
+    assert layer.outside == 0
+    assert (layer.flips > 0) == (layer.flips_outside > 0) == (not layer.within_bound) == (factor != 1)
+    assert layer.flip_distance >= layer.flip_bound
+
+
+def test_a_backend_that_differs_fails_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = equality.run_engine
+
+    def wrong(graph: FixedPointGraph, clips: Any) -> Trace:
+        trace = original(graph, clips)
+        trace.membranes["fire1"][0, 0, 0, 0, :3] += 1
+        return dataclasses.replace(trace, logits=trace.logits + 1)
+
+    monkeypatch.setattr(equality, "run_engine", wrong)
+    result = verified("squeeze", backends=("torch", "onnx"))
+    found = {b.backend: (b.spike_differences, b.membrane_differences, b.logit_differences) for b in result.backends}
+    assert found == {"torch": (0, 3, 16), "onnx": (0, 0, 0), "onnx step": (0, 0, 0), "nir file": (0, 3, 16)}
+    assert result.folding.within_bound
+    assert not result.passed
+
+
+class Knife(nn.Module):
+    """One weight that lands exactly on the threshold once that is rounded to float32."""
+
+    def __init__(self, v_threshold: float) -> None:
+        super().__init__()
+        self.linear, self.fire = nn.Linear(3, 2, bias=False), LIF(0.5, v_threshold, strict=False)
+        nn.init.constant_(self.linear.weight, 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.fire(self.linear(x))
+        return out
+
+
+def test_flips_on_the_edge_are_counted_and_within_the_bound() -> None:
+    clips = np.zeros((1, 5, 3))
+    clips[:, :4, 0] = 1
+    for above, flips in ((2.0**-27, 8), (0.0, 0)):
+        module = Knife(0.5 * (1 + above)).eval()
+        folding = check_folding(module, read_float_graph(capture(module, torch.zeros(1, 1, 3))), clips)
+        (layer,) = folding.layers
+        assert (layer.flips, layer.flips_outside, layer.flip_distance) == (flips, 0, 0.0)
+        assert folding.within_bound
+        assert (layer.flip_bound > 0) == (flips > 0)
+        assert folding.flips == flips
+
+
+def test_a_neuron_that_is_not_what_it_says_is_found_out() -> None:
+    class Liar(UsersNeuron):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(0.9 * x)
+
+    made = net("residual")
+    module = copy.deepcopy(made.module)
+    module.fire2 = Liar(2.0, 0.8).eval()
+    folding = check_folding(module, made.float_net, made.clips)
+    assert [layer.name for layer in folding.layers if not layer.within_bound] == ["fire2"]
+    assert folding.layers[1].flips_outside > 0
+
+
+def test_training_mode_is_refused() -> None:
+    module = copy.deepcopy(net("squeeze").module).train()
+    with pytest.raises(CaptureError, match="training mode"):
+        verify(module, events(2, 0), "static", events(CALIBRATION_SAMPLES, 1))
+
+
+@pytest.mark.parametrize(
+    ("clips", "how", "message"),
+    [
+        (np.zeros((5, 10, 10)), {}, r"features \(10,\), the calibration clips \(2, 10, 10\)"),
+        (np.zeros((5, 0, *SHAPE)), {}, r"shape \(5, 0, 2, 10, 10\)"),
+        (np.zeros((5, 3)), {}, r"shape \(5, 3\)"),
+        (np.zeros((5, 2, 2, 10, 9)), {}, r"\(2, 10, 9\)"),
+        (np.zeros((4, 2, *SHAPE)), {}, "T = 5; the gates of this net were trained for 4"),
+        (np.full((5, 2, *SHAPE), 0.5), {}, "not integers"),
+        (np.full((5, 2, *SHAPE), 3), {}, r"3\.\.3.*0\.\.1"),
+        (events(2, 0), {"labels": np.zeros(3, dtype=int)}, r"labels have shape \(3,\); 2 clips"),
+        (events(2, 0), {"backends": ("loihi",)}, "'loihi' is unknown; choose among torch, onnx, lava"),
+        (events(2, 0), {"lava_samples": -1}, "lava_samples is -1"),
+    ],
+)
+def test_what_does_not_fit_is_named(clips: np.ndarray, how: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        verify(net("squeeze").module, clips, "static", events(CALIBRATION_SAMPLES, 1), **{"backends": NO_LAVA} | how)
+
+
+def test_a_graph_of_another_net_or_mode_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="attention is 'dynamic', not 'static'"):
+        verified("squeeze", "static", graph=lowered("squeeze", "dynamic"))
+    with pytest.raises(InputError, match="made of another module"):
+        verified("squeeze", "static", graph=lowered("residual", "static"))
+    with pytest.raises(FileFormatError, match=r"none\.nir"):
+        verified("squeeze", graph=tmp_path / "none.nir")
+
+
+def test_a_module_that_cannot_be_compared_is_named() -> None:
+    made = net("squeeze")
+    with pytest.raises(InputError, match="neurons fire3, fire4 are in the module or"):
+        check_folding(net("residual").module, made.float_net, made.clips)
+
+    class Single(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = made.module
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.inner(x.to(torch.float32))
+            return out
+
+    with pytest.raises(InputError, match="cannot run on clips"):
+        check_folding(Single().eval(), made.float_net, made.clips)
+
+
+def test_every_elementwise_function_has_a_rounding_rule() -> None:
+    assert set(FUNCTIONS) == SLOPES.keys() | {"exp", "square", "sqrt"}
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_functions_stay_within_their_bound(name: str) -> None:
+    """A dense grid of arguments, moved both ways by errors small and large."""
+    program = GateProgram((-1,), (Step("function", (0,), {"name": name}),), 1)
+    v = torch.linspace(0 if name == "sqrt" else -6, 6, 4001, dtype=torch.float64)
+    for size in (1e-9, 1e-3, 0.3):
+        error = torch.full_like(v, size)
+        bounded = bounded_gate(program, Bounded(v, error))
+        for moved in (v + error, v - error):
+            if name == "sqrt":
+                moved = moved.clamp(min=0)
+            difference = (FUNCTIONS[name](moved) - bounded.value).abs()
+            assert (difference <= bounded.error * (1 + 1e-12)).all()  # the comparison rounds too
+
+
+def test_selections_are_undecided_only_where_ranks_can_change() -> None:
+    program = GateProgram((1, -1, 5), (Step("topk_mask", (0,), {"k": 2, "axis": 2}),), 1)
+    values = torch.tensor([[[5.0, 4.0, 3.0, 2.0, 1.0], [5.0, 3.0, 3.0, 2.0, 1.0]]], dtype=torch.float64)
+    for size, undecided in ((0.0, [0, 2]), (0.4, [0, 2]), (0.5, [2, 3]), (9.0, [5, 5])):
+        bounded = bounded_gate(program, Bounded(values, torch.full_like(values, size)))
+        assert bounded.error.sum((0, 2)).tolist() == undecided
+        assert bounded.undecided == sum(undecided)
+
+
+def test_bounds_hold_through_every_kind_of_step() -> None:
+    """Move the current at random within its error: no value of the gate leaves its bound."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(2, 3, 3, 3, generator=generator, dtype=torch.float64).numpy()
+    matrix = torch.randn(4, 4, generator=generator, dtype=torch.float64).numpy()
+    conv = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    program = GateProgram(
+        (4, -1, 3, 5, 5),
+        (
+            Step("sum", (0,), {"axes": (0,), "keepdim": False}),
+            Step("conv2d", (1,), conv, weight),
+            Step("max", (2,), {"axes": (2, 3), "keepdim": False}),
+            Step("sum", (2,), {"axes": (2, 3), "keepdim": False}),
+            Step("concat", (3, 4), {"axis": 1}),
+            Step("matmul", (5,), {}, matrix),
+            Step("add_const", (6,), {}, matrix[0]),
+            Step("relu", (7,)),
+            Step("multiply_const", (8,), {}, matrix[1]),
+            Step("subtract", (9, 5)),
+            Step("scale", (10,), {"factor": -0.3}),
+            Step("offset", (11,), {"value": 0.7}),
+            Step("function", (12,), {"name": "tanh"}),
+            Step("multiply", (13, 5)),
+            Step("add", (14, 13)),
+            Step("clip", (15,), {"low": -1.0, "high": 1.5}),
+            Step("slice", (16,), {"axis": 1, "start": 0, "stop": 3}),
+            Step("permute", (17,), {"axes": (1, 0)}),
+            Step("permute", (18,), {"axes": (1, 0)}),
+            Step("reshape", (19,), {"shape": (1, -1, 3, 1, 1)}),
+            Step("broadcast", (20,), {"shape": (4, -1, 3, 1, 1)}),
+        ),
+        4,
+    )
+    v = torch.randn(4, 2, 3, 5, 5, generator=generator, dtype=torch.float64)
+    for size in (1e-8, 1e-4, 1e-2):
+        bounded = bounded_gate(program, Bounded(v, torch.full_like(v, size)))
+        for _ in range(20):
+            sign = torch.randint(0, 2, v.shape, generator=generator) * 2 - 1
+            moved = bounded_gate(program, Bounded(v + size * sign, torch.zeros_like(v)))
+            assert ((moved.value - bounded.value).abs() <= bounded.error).all()
+        assert bool(bounded.error.isfinite().all())
