@@ -22,10 +22,10 @@ from spikefold.converters.gate_program import GateProgram, Step
 from spikefold.converters.ranges import value_bounds
 from spikefold.errors import LoweringError
 
-GATE_FRACTION_BITS = 10
+GATE_FRACTION_BITS = 12
 VALUE_BITS = 16
 WEIGHT_BITS = 8
-TABLE_BITS = 10
+TABLE_BITS = 12
 HEADROOM = 1.25
 PRODUCT_BITS = 40
 CURRENT_BOUND = 2**25

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from spikefold.converters.arithmetic import DECAY_BITS, STATE_FRACTION_BITS
 from spikefold.converters.capture.build import DT, neuron_node
 from spikefold.converters.fixed_point_graph import FORMAT, FixedPointGraph, Neurons, Synapse
-from spikefold.errors import FileFormatError, SpikefoldError
+from spikefold.errors import FileFormatError, LoweringError, SpikefoldError
 from spikefold.files import atomic_path
 
 KEY = "spikefold"
@@ -123,12 +123,39 @@ def _synapse(graph: FixedPointGraph, synapse: Synapse, population: Neurons, with
         bias[:] = np.broadcast_to(real.reshape(-1), bias.shape)
     if synapse.kind == "dense":
         return nir.Affine(weight=weight, bias=bias)
+    weight, padding = _squared(synapse, _ungrouped(weight, synapse.groups))
     return nir.Conv2d(
-        input_shape=graph.source_shape(synapse.source)[1:] if synapse.groups == 1 else None,
+        input_shape=graph.source_shape(synapse.source)[1:],
         weight=weight,
         stride=synapse.stride,
-        padding=synapse.padding,
+        padding=padding,
         dilation=synapse.dilation,
-        groups=synapse.groups,
+        groups=1,
         bias=bias,
     )
+
+
+def _squared(synapse: Synapse, weight: NDArray[np.float32]) -> tuple[NDArray[np.float32], tuple[int, int]]:
+    """The same convolution with a square kernel: nir 1.0.8 infers shapes as if every kernel were square."""
+    height, width = weight.shape[2:]
+    side = max(height, width)
+    rim = (side - height, side - width)
+    if rim[0] % 2 or rim[1] % 2:
+        raise LoweringError(
+            f"synapse {synapse.name!r}: kernel {height} x {width} has no square form for NIR; make its sides differ by "
+            "an even number"
+        )
+    extra = (rim[0] // 2, rim[1] // 2)
+    padding = tuple(p + e * d for p, e, d in zip(synapse.padding, extra, synapse.dilation, strict=True))
+    square = np.pad(weight, ((0, 0), (0, 0), (extra[0], extra[0]), (extra[1], extra[1])))
+    return square, (padding[0], padding[1])
+
+
+def _ungrouped(weight: NDArray[np.float32], groups: int) -> NDArray[np.float32]:
+    """The same convolution in one group: nir 1.0.8 takes a grouped one's input to have ``weight.shape[1]`` channels."""
+    outputs, inputs = len(weight) // groups, weight.shape[1]
+    full = np.zeros((len(weight), inputs * groups, *weight.shape[2:]), dtype=weight.dtype)
+    for g in range(groups):
+        rows = slice(g * outputs, (g + 1) * outputs)
+        full[rows, g * inputs : (g + 1) * inputs] = weight[rows]
+    return full

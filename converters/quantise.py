@@ -146,10 +146,6 @@ def _search(
     population: FloatPopulation, recorded: Mapping[str, Tensor], largest: Mapping[str, float], time_steps: int
 ) -> _Format:
     with torch.no_grad():
-        wanted = population.current(recorded)
-        gate: Tensor | float = 1.0
-        if population.gate is not None:
-            gate = run_float(population.gate, wanted)
         target = recorded[population.name]
         best: tuple[float, _Format] | None = None
         reasons = []
@@ -161,7 +157,7 @@ def _search(
             except LoweringError as error:
                 reasons.append(str(error))
                 continue
-            error_rate = _error(population, candidate, recorded, gate, target)
+            error_rate = _error(population, candidate, recorded, target)
             if best is None or error_rate < best[0]:
                 best = (error_rate, candidate)
     if best is None:
@@ -173,10 +169,9 @@ def _error(
     population: FloatPopulation,
     candidate: _Format,
     recorded: Mapping[str, Tensor],
-    gate: Tensor | float,
     target: Tensor,
 ) -> float:
-    """Share of differing spikes, or squared error of a readout, with quantised integers and the float gate."""
+    """Share of differing spikes, or squared error of a readout; the float gate reads the quantised current."""
     currents = []
     for synapse, mantissa, exponent in zip(population.synapses, candidate.mantissas, candidate.exponents, strict=True):
         weight = (mantissa * (candidate.unit * 2**exponent)).astype(np.float32)
@@ -185,7 +180,9 @@ def _error(
     step = candidate.unit / 2**arithmetic.STATE_FRACTION_BITS
     bias = (candidate.bias_mantissa << candidate.bias_exponent) * step
     current = torch.stack(currents).sum(0)
-    current = (current.reshape(*current.shape[:2], *population.shape) + torch.from_numpy(bias).float()) * gate
+    current = current.reshape(*current.shape[:2], *population.shape) + torch.from_numpy(bias).float()
+    if population.gate is not None:
+        current = current * run_float(population.gate, current)
     if not population.fires:
         return float((current.mean(0) - target.mean(0)).square().mean())
     twin_population = FloatPopulation(

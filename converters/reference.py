@@ -79,7 +79,7 @@ def sum_currents(population: Neurons, currents: list[NDArray[np.int64]]) -> NDAr
 
 
 def population_current(population: Neurons, weighted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """What is added to the membranes in each step, from the weighted sums ``[T, B, *shape]``: bias and gate included."""
+    """What the membranes add in each step, bias and gate included, from the weighted sums ``[T, B, *shape]``."""
     current = arithmetic.wrap24(weighted << arithmetic.STATE_FRACTION_BITS) + population.bias
     if population.gate is None:
         return current

@@ -11,12 +11,17 @@ ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- demo:begin -->", "<!-- demo:end -->"
 
 
+def number(value: float) -> str:
+    """Three digits, without an exponent."""
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def energy(price: dict[str, Any], key: str = "total") -> str:
     """Energy of one price in microjoules, with its range."""
     total = price[key]
     if total is None:
         return "0"
-    low, value, high = (f"{total[k] * 1e6:.3g}" for k in ("low", "value", "high"))
+    low, value, high = (number(total[k] * 1e6) for k in ("low", "value", "high"))
     bound = "≥ " if key == "total" and price["lower_bound"] else ""
     return f"{bound}{value}" if low == high else f"{bound}{value} ({low} to {high})"
 

@@ -133,8 +133,8 @@ def _linear_node(part: Part, gain: float) -> nir.NIRNode:
     metadata = {"torch_macs": part.map.macs}
     if isinstance(part.map, lm.DenseMap):
         return nir.Affine(weight=weight, bias=bias, metadata=metadata)
-    return nir.Conv2d(
-        input_shape=part.map.in_shape[1:] if part.map.groups == 1 else None,
+    node = nir.Conv2d(
+        input_shape=part.map.in_shape[1:],
         weight=weight,
         stride=part.map.stride,
         padding=part.map.padding,
@@ -143,6 +143,16 @@ def _linear_node(part: Part, gain: float) -> nir.NIRNode:
         bias=bias,
         metadata=metadata,
     )
+    set_types(node, part.map.in_shape, part.map.out_shape)
+    return node
+
+
+def set_types(node: nir.Conv2d, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+    """Say what a convolution takes and gives: nir 1.0.8 infers it wrongly for groups and for oblong kernels.
+
+    It does so again on reading a file, so read with ``type_check=False``.
+    """
+    node.input_type, node.output_type = {"input": np.array(in_shape)}, {"output": np.array(out_shape)}
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:

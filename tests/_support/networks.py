@@ -226,6 +226,20 @@ class Dense(nn.Module):
         return logits.mean(0)
 
 
+class Oblong(nn.Module):
+    """Kernels, strides, padding and poolings that differ by axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = OverTime(nn.Conv2d(2, 4, (3, 1), (1, 2), (1, 0)))
+        self.pool, self.neuron, self.last = OverTime(nn.AvgPool2d((1, 2))), neuron(), neuron()
+        self.second = OverTime(nn.Conv2d(4, 3, (2, 1), padding=(0, 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.second(self.pool(self.neuron(self.conv(x)))))
+        return out
+
+
 class TwoTrains(nn.Module):
     """Neurons named alike at different depths, and a branch that leads nowhere."""
 
@@ -398,6 +412,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "flattened neurons": (FlatNeurons, SHAPE),
     "dense": (Dense, (T, 2, 10)),
     "names that meet": (TwoTrains, SHAPE),
+    "oblong": (Oblong, SHAPE),
 }
 GATES: dict[str, Callable[[], GateNet]] = {
     "squeeze over the clip": lambda: GateNet(ClipSqueeze()),

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import torch
+
+from generated_graphs import random_clips, random_graph
+from networks import GATES, NETS, SHAPE, Chain, T, clips, prepared
+from spikefold.converters import nir_file
+from spikefold.converters.capture import capture
+from spikefold.converters.fixed_point_graph import FixedPointGraph
+from spikefold.converters.float_graph import read_float_graph
+from spikefold.converters.lower import lower
+from spikefold.converters.nir_file import KEY, from_nir, load_nir, save_nir, to_nir
+from spikefold.converters.reference import run_reference
+from spikefold.errors import FileFormatError, InputError
+
+
+def lowered(name: str, attention: str = "static") -> FixedPointGraph:
+    make, shape = NETS.get(name) or (GATES[name], SHAPE)
+    graph = capture(prepared(make()), torch.zeros(shape))
+    return lower(graph, clips((T, 8, *shape[2:])).numpy(), attention)  # type: ignore[arg-type]
+
+
+def assert_same(one: FixedPointGraph, other: FixedPointGraph) -> None:
+    """Bit for bit: text, arrays, their shapes, and a run."""
+    (text, arrays), (other_text, other_arrays) = one.to_plain(), other.to_plain()
+    assert json.loads(text) == json.loads(other_text)
+    for a, b in zip(arrays, other_arrays, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        np.testing.assert_array_equal(a, b)
+    x = random_clips(one, 3)
+    a, b = run_reference(one, x), run_reference(other, x)
+    for name in a.spikes:
+        np.testing.assert_array_equal(a.spikes[name], b.spikes[name])
+        np.testing.assert_array_equal(a.membranes[name], b.membranes[name])
+    np.testing.assert_array_equal(a.logits, b.logits)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "how",
+    [
+        {}, {"residual": True}, {"per_neuron_thresholds": True}, {"depthwise": True, "spiking_output": True},
+        {"gated": True, "graded_input": True}, {"gated": True, "residual": True, "depthwise": True},
+    ],
+    ids=lambda how: ", ".join(how) or "plain",
+)  # fmt: skip
+def test_a_generated_net_survives_a_file_bit_for_bit(how: dict[str, bool], seed: int, tmp_path: Path) -> None:
+    graph = random_graph(seed, **how)  # type: ignore[arg-type]
+    assert_same(load_nir(save_nir(graph, tmp_path / "net.nir")), graph)
+
+
+@pytest.mark.parametrize("attention", ["static", "dynamic"])
+@pytest.mark.parametrize("name", ["FSTA", "ASA", "conv, norm, pool, neuron", "residual", "grouped", "oblong", "dense"])
+def test_a_lowered_net_survives_a_file_bit_for_bit(name: str, attention: str, tmp_path: Path) -> None:
+    graph = lowered(name, attention)
+    assert_same(load_nir(save_nir(graph, tmp_path / "net.nir")), graph)
+
+
+@pytest.mark.parametrize("name", ["conv, norm, pool, neuron", "FSTA", "residual", "dense"])
+def test_the_nodes_alone_are_the_float_twin_of_the_integers(name: str) -> None:
+    graph = lowered(name)
+    written = to_nir(graph)
+    twin = read_float_graph(written)
+    assert twin.time_steps is None
+    for population, n in zip(twin.populations, graph.neurons, strict=True):
+        assert population.name == n.name
+        if n.fires:
+            assert population.decay == pytest.approx(1 - n.dv / 4096, abs=1e-6)
+            np.testing.assert_allclose(
+                population.v_threshold, np.broadcast_to(n.v_threshold * n.unit, n.shape), rtol=1e-6
+            )
+        for synapse in population.synapses:
+            (integers,) = [s for s in graph.incoming(n.name) if s.name == synapse.name]
+            np.testing.assert_allclose(synapse.weight, integers.effective_weight * n.unit, rtol=1e-6)
+        bias = np.sum([s.bias for s in population.synapses], axis=0)
+        np.testing.assert_allclose(bias, n.bias.reshape(-1) * n.unit / 64, rtol=1e-5, atol=1e-9)
+
+
+def test_a_gated_population_stands_there_with_its_static_threshold() -> None:
+    written, dynamic = to_nir(lowered("FSTA", "dynamic")), lowered("FSTA", "dynamic")
+    node, n = written.nodes["neuron"], dynamic.neurons[0]
+    assert n.static_threshold is not None
+    np.testing.assert_allclose(node.v_threshold, np.broadcast_to(n.static_threshold * n.unit, n.shape), rtol=1e-6)
+    assert not np.allclose(node.v_threshold, n.v_threshold * n.unit)
+    assert node.metadata["static_twin"]
+    standard = (nir.Input, nir.Output, nir.Conv2d, nir.Affine, nir.Flatten, nir.LIF, nir.IF, nir.I)
+    assert {type(x) for x in written.nodes.values()} <= set(standard)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_refused_by_its_name(share: float, tmp_path: Path) -> None:
+    path = save_nir(lowered("FSTA", "dynamic"), tmp_path / "net.nir")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(FileFormatError, match=r"net\.nir: "):
+        load_nir(path)
+
+
+def test_a_missing_file_and_a_file_of_another_kind_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"gone\.nir: there is no such file"):
+        load_nir(tmp_path / "gone.nir")
+    (tmp_path / "text.nir").write_text("hello")
+    with pytest.raises(FileFormatError, match=r"text\.nir: not a readable NIR file"):
+        load_nir(tmp_path / "text.nir")
+
+
+def test_a_file_of_others_is_refused_with_what_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.nir"
+    nir.write(str(path), capture(prepared(Chain()), torch.zeros(SHAPE)))
+    with pytest.raises(FileFormatError, match=r"theirs\.nir: holds no integer net \(metadata 'spikefold' is missing\)"):
+        load_nir(path)
+
+
+def damaged(**changes: Any) -> nir.NIRGraph:
+    written = to_nir(random_graph(1, gated=True))
+    written.metadata = {**written.metadata, **changes}
+    return written
+
+
+def test_a_newer_format_is_refused_before_anything_else_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "newer.nir"
+    nir.write(str(path), damaged(spikefold_format=2, spikefold={"graph": "other"}))
+    with pytest.raises(FileFormatError, match=r"newer\.nir: spikefold_format is 2, this version reads 1"):
+        load_nir(path)
+
+
+def test_a_newer_format_inside_the_integers_is_refused() -> None:
+    written = to_nir(random_graph(1))
+    held = dict(written.metadata[KEY])
+    held["graph"] = held["graph"].replace('"spikefold_format": 1', '"spikefold_format": 7')
+    written.metadata[KEY] = held
+    with pytest.raises(FileFormatError, match="spikefold_format is 7, this version reads 1"):
+        from_nir(written)
+
+
+@pytest.mark.parametrize("change", ["drop", "text", "field", "weight"])
+def test_damaged_integers_are_refused(change: str) -> None:
+    written = to_nir(random_graph(1, gated=True))
+    held = dict(written.metadata[KEY])
+    if change == "drop":
+        del held["array_2"]
+    elif change == "text":
+        held["graph"] = held["graph"][:-20]
+    elif change == "field":
+        held["graph"] = held["graph"].replace('"gate_shift"', '"gate_shirt"')
+    else:
+        held = {k: v + 1 if k.startswith("array_") and v.ndim == 4 else v for k, v in held.items()}
+    written.metadata[KEY] = held
+    with pytest.raises(FileFormatError, match="NIR graph: "):
+        from_nir(written)
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = random_graph(1)
+    path = save_nir(graph, tmp_path / "net.nir")
+    before = path.read_bytes()
+
+    def fail(name: str, _: object) -> None:
+        Path(name).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(nir_file.nir, "write", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_nir(random_graph(2), path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["net.nir"]
+
+
+def test_saving_replaces_what_was_there(tmp_path: Path) -> None:
+    path = save_nir(random_graph(1), tmp_path / "net.nir")
+    assert_same(load_nir(save_nir(random_graph(2), path)), random_graph(2))
+    assert [p.name for p in tmp_path.iterdir()] == ["net.nir"]
+
+
+def test_saving_into_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the folder .*nowhere does not exist"):
+        save_nir(random_graph(1), tmp_path / "nowhere" / "net.nir")
