@@ -151,8 +151,11 @@ def read_float_graph(graph: nir.NIRGraph) -> FloatNet:
             ordered.append(waiting.pop(name))
             done.add(name)
     output = sources["output"][0]
-    if ordered[-1].name != output:
-        ordered.sort(key=lambda p: p.name == output)
+    needed = {output}
+    for population in reversed(ordered):
+        if population.name in needed:
+            needed |= {s.source for s in population.synapses}
+    ordered = [p for p in ordered if p.name in needed]
     time_steps = int(graph.metadata.get("time_steps", 0)) or None
     shape = tuple(int(n) for n in nodes["input"].input_type["input"])
     return FloatNet(shape, tuple(ordered), time_steps)

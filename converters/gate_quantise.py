@@ -31,7 +31,6 @@ PRODUCT_BITS = 40
 CURRENT_BOUND = 2**25
 MULTIPLIER_BITS = 15
 MAX_SHIFT = 62
-MAX_SHIFT = 62
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import cache
 
 import nir
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from spikefold.converters.capture import capture
 from spikefold.converters.float_graph import FloatPopulation, FloatSynapse, read_float_graph
 from spikefold.converters.gate_float import run_float
 from spikefold.models import ASA, FSTA, LIF, OverTime
@@ -226,6 +228,39 @@ class Dense(nn.Module):
         return logits.mean(0)
 
 
+class SumFirst(nn.Module):
+    """Norm, pooling and a linear layer after the sum of two branches; a bias enters once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = OverTime(nn.Conv2d(2, 4, 3, padding=1)), OverTime(nn.Conv2d(2, 4, 1))
+        self.after = OverTime(nn.Sequential(nn.BatchNorm2d(4), nn.AvgPool2d(2)))
+        self.neuron, self.last = neuron(), neuron()
+        self.fc, self.skip, self.head = nn.Linear(64, 6), nn.Linear(128, 6), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.neuron(self.after(self.one(x) + self.two(x)) - 0.5 * self.after(self.two(x)))
+        out: Tensor = self.last(self.head(self.fc(y.flatten(2)) + self.skip(x.flatten(2))))
+        return out
+
+
+class OneChannel(nn.Module):
+    """Batch first with one channel: with one step, ``[B, 1, ...]`` may be steps or channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 3, 3)
+        self.neuron, self.last = neuron(), neuron()
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch_first = x.transpose(0, 1)
+        shape = batch_first.shape[:2]
+        y = self.first(batch_first.flatten(0, 1)).unflatten(0, shape).transpose(0, 1)
+        y = self.neuron(y).transpose(0, 1)
+        out: Tensor = self.last(self.second(y.reshape(-1, 1, 8, 8)).unflatten(0, shape).transpose(0, 1))
+        return out
+
+
 class Oblong(nn.Module):
     """Kernels, strides, padding and poolings that differ by axis."""
 
@@ -413,6 +448,9 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "dense": (Dense, (T, 2, 10)),
     "names that meet": (TwoTrains, SHAPE),
     "oblong": (Oblong, SHAPE),
+    "sum first": (SumFirst, SHAPE),
+    "one channel": (OneChannel, (T, 2, 1, 8, 8)),
+    "one channel, one step": (OneChannel, (1, 2, 1, 8, 8)),
 }
 GATES: dict[str, Callable[[], GateNet]] = {
     "squeeze over the clip": lambda: GateNet(ClipSqueeze()),
@@ -469,6 +507,20 @@ def prepared(net: nn.Module, seed: int = 0, dyadic: bool = False) -> nn.Module:
                     for parameter in module.parameters():
                         parameter.copy_((parameter * 8).round() / 8)
     return net.eval()
+
+
+@cache
+def captured(name: str) -> tuple[nn.Module, nir.NIRGraph]:
+    """A net of `NETS` or `GATES` and its graph, made once; change copies only."""
+    make, shape = NETS.get(name) or (GATES[name], SHAPE)
+    net = prepared(make())
+    return net, capture(net, torch.zeros(shape))
+
+
+def clips_for(name: str, samples: int, seed: int = 1) -> Tensor:
+    """Binary events for a net of `NETS` or `GATES`, as many steps as it was captured with."""
+    shape = NETS[name][1] if name in NETS else SHAPE
+    return clips((shape[0], samples, *shape[2:]), seed)
 
 
 def clips(shape: tuple[int, ...], seed: int = 1, rate: float = 0.4) -> Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from networks import GATES, SHAPE, Chain, GateNet, StepByStep, T, clips, prepared
+from networks import SHAPE, Chain, T, captured, clips, prepared
 from spikefold.converters.calibrate import BATCH, batches, calibrate, run_batches
 from spikefold.converters.capture import capture
 from spikefold.converters.float_graph import read_float_graph
@@ -14,7 +14,7 @@ from spikefold.errors import InputError
 
 @pytest.mark.parametrize("name", ["squeeze over the clip", "FSTA", "formula", "channels then pixels"])
 def test_the_statistics_of_a_gate_are_those_of_its_values(name: str) -> None:
-    graph = capture(prepared(GATES[name]()), torch.zeros(SHAPE))
+    _, graph = captured(name)
     x = clips((T, BATCH + 7, *SHAPE[2:]))
     statistics = calibrate(graph, x.numpy()).gates["neuron"]
     population = read_float_graph(graph).populations[0]
@@ -31,7 +31,7 @@ def test_the_statistics_of_a_gate_are_those_of_its_values(name: str) -> None:
 
 
 def test_a_plain_net_has_no_gates_to_measure() -> None:
-    calibration = calibrate(capture(prepared(Chain()), torch.zeros(SHAPE)), np.zeros(SHAPE, dtype=np.uint8))
+    calibration = calibrate(captured("residual")[1], np.zeros(SHAPE, dtype=np.uint8))
     assert calibration.gates == {}
     assert calibration.time_steps == T
 
@@ -48,7 +48,7 @@ def test_a_plain_net_has_no_gates_to_measure() -> None:
     ],
 )
 def test_clips_that_do_not_fit_are_refused(bad: np.ndarray, message: str) -> None:
-    graph = capture(prepared(GateNet(StepByStep())), torch.zeros(SHAPE))
+    _, graph = captured("formula")
     with pytest.raises(InputError, match=message):
         calibrate(graph, bad)
 
@@ -68,7 +68,7 @@ def test_logits_batch_by_batch_are_the_logits_at_once() -> None:
 
 
 def test_calibration_clips_of_any_number_type_count_the_same() -> None:
-    graph = capture(prepared(GateNet(StepByStep())), torch.zeros(SHAPE))
+    _, graph = captured("formula")
     x = clips((T, 6, *SHAPE[2:])).numpy()
     means = [
         calibrate(graph, x.astype(kind)).gates["neuron"].mean for kind in (np.uint8, np.bool_, np.float32, np.int64)

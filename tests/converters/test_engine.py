@@ -11,8 +11,7 @@ import torch
 from generated_gates import GATES as KINDS
 from generated_gates import make_gate
 from generated_graphs import random_clips, random_graph
-from networks import GATES, NETS, SHAPE, T, clips, prepared
-from spikefold.converters.capture import capture
+from networks import captured, clips_for
 from spikefold.converters.engine import run_engine, run_gate
 from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort, Neurons, Synapse
 from spikefold.converters.gate_program import INTEGER_OPS, GateProgram, Step
@@ -57,10 +56,8 @@ def test_generated_nets_run_bit_for_bit_as_the_reference(kind: str, seed: int) -
 @pytest.mark.parametrize("attention", ["static", "dynamic"])
 @pytest.mark.parametrize("name", ["FSTA", "ASA", "channels then pixels, batch first", "residual", "oblong", "dense"])
 def test_lowered_nets_run_bit_for_bit_as_the_reference(name: str, attention: str) -> None:
-    make, shape = NETS.get(name) or (GATES[name], SHAPE)
-    graph = capture(prepared(make()), torch.zeros(shape))
-    fixed = lower(graph, clips((T, 8, *shape[2:])).numpy(), attention)  # type: ignore[arg-type]
-    x = clips((T, 9, *shape[2:]), seed=51).numpy().astype(np.uint8)
+    fixed = lower(captured(name)[1], clips_for(name, 8).numpy(), attention)  # type: ignore[arg-type]
+    x = clips_for(name, 9, seed=51).numpy().astype(np.uint8)
     assert_equal(run_engine(fixed, x), run_reference(fixed, x))
 
 
@@ -87,11 +84,19 @@ def test_wrapping_and_clipping_run_bit_for_bit_as_the_reference(exponent: int) -
     assert 0 < trace.spikes["neuron"].mean() < 1
 
 
-def test_sums_that_float32_does_not_hold_are_still_exact() -> None:
-    graph = wrapping(7, 4095)
-    assert synapse_bound(graph.synapses[0], 4095) > 2**24
-    x = np.random.default_rng(2).integers(0, 4096, (3, 4, 3, 6, 6)) | 1
-    assert_equal(run_engine(graph, x), run_reference(graph, x))
+def test_sums_whose_parts_float32_does_not_hold_are_still_exact() -> None:
+    random = np.random.default_rng(2)
+    weight, order = 2 * random.integers(-127, 128, (8, 200)), random.permutation(200)
+    cancelling = np.concatenate([weight, -weight[:, order], np.full((8, 2), 2)], axis=1)
+    neurons = Neurons("output", (8,), 0, np.array(0), np.zeros(8, dtype=np.int64), 0, 0.01, fires=False)
+    synapse = Synapse("in", "input", "output", "dense", cancelling)
+    graph = FixedPointGraph(InputPort((402,), 2**20), (neurons,), (synapse,), "none", None)
+    assert synapse_bound(synapse, 2**20) > 2**26
+    half = random.integers(2**19, 2**20, (3, 5, 200))
+    x = np.concatenate([half, half[..., order], random.integers(0, 4, (3, 5, 2))], axis=2)
+    trace = run_engine(graph, x)
+    assert_equal(trace, run_reference(graph, x))
+    assert 0 < np.abs(trace.membranes["output"]).max() < 2**23 - 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from networks import GATES, NETS, SHAPE, Chain, GateNet, Residual, StepByStep, T, Wrapped, clips, prepared
-from spikefold.converters.capture import capture
+from networks import SHAPE, T, captured, clips, clips_for
 from spikefold.converters.float_graph import read_float_graph
 from spikefold.errors import FileFormatError, InputError
 
 
-def captured(net: Any = None, shape: tuple[int, ...] = SHAPE) -> nir.NIRGraph:
-    return capture(prepared(net or Chain()), torch.zeros(shape))
+def graph_of(name: str = "conv, norm, pool, neuron") -> nir.NIRGraph:
+    """A copy that may be changed."""
+    return copy.deepcopy(captured(name)[1])
 
 
 def through_file(graph: nir.NIRGraph, folder: Path) -> nir.NIRGraph:
@@ -27,9 +28,8 @@ def through_file(graph: nir.NIRGraph, folder: Path) -> nir.NIRGraph:
     "name", ["grouped", "oblong", "residual", "batch first", "dense", "flattened neurons", "adaptive head"]
 )
 def test_a_net_runs_the_same_after_a_nir_file(name: str, tmp_path: Path) -> None:
-    make, shape = NETS[name]
-    graph = captured(make(), shape)
-    x = clips((shape[0], 3, *shape[2:]))
+    _, graph = captured(name)
+    x = clips_for(name, 3)
     wanted, wanted_spikes = read_float_graph(graph).run(x)
     got, spikes = read_float_graph(through_file(graph, tmp_path)).run(x)
     assert torch.equal(got, wanted)
@@ -38,8 +38,8 @@ def test_a_net_runs_the_same_after_a_nir_file(name: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["FSTA", "ASA, reduced", "channels then pixels, batch first", "scaled input"])
 def test_a_gated_net_runs_the_same_after_a_nir_file(name: str, tmp_path: Path) -> None:
-    graph = captured(GATES[name]())
-    x = clips((T, 3, *SHAPE[2:]))
+    _, graph = captured(name)
+    x = clips_for(name, 3)
     wanted, _ = read_float_graph(graph).run(x)
     again = read_float_graph(through_file(graph, tmp_path))
     assert again.time_steps == T
@@ -47,27 +47,27 @@ def test_a_gated_net_runs_the_same_after_a_nir_file(name: str, tmp_path: Path) -
 
 
 def test_decays_and_comparisons_survive_a_nir_file(tmp_path: Path) -> None:
-    graph = captured(NETS["adaptive head"][0]())
+    _, graph = captured("adaptive head")
     (before, _), (after, _) = (read_float_graph(g).populations for g in (graph, through_file(graph, tmp_path)))
     assert (before.decay, before.strict) == (after.decay, after.strict) == (0.25, False)
 
 
 def test_a_reader_of_the_nodes_alone_finds_the_same_decay(tmp_path: Path) -> None:
-    graph = captured()
+    graph = graph_of()
     graph.nodes["neuron"].metadata = {}
     assert read_float_graph(graph).populations[0].decay == pytest.approx(0.5, rel=1e-6)
 
 
 @pytest.mark.parametrize("steps", [1, T - 1, T + 1])
 def test_a_gated_net_refuses_clips_of_another_length(steps: int) -> None:
-    net = read_float_graph(captured(GateNet(StepByStep())))
+    net = read_float_graph(graph_of("formula"))
     with pytest.raises(InputError, match=rf"T = {steps}; the gates of this net were trained for {T}"):
         net.run(clips((steps, 2, *SHAPE[2:])))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 9])
 def test_a_plain_net_takes_clips_of_any_length(steps: int) -> None:
-    logits, spikes = read_float_graph(captured()).run(clips((steps, 2, *SHAPE[2:])))
+    logits, spikes = read_float_graph(graph_of()).run(clips((steps, 2, *SHAPE[2:])))
     assert logits.shape == (2, 3)
     assert spikes["neuron"].shape == (steps, 2, 4, 4, 4)
 
@@ -75,19 +75,19 @@ def test_a_plain_net_takes_clips_of_any_length(steps: int) -> None:
 @pytest.mark.parametrize("shape", [(4, 2, 2, 8, 7), (4, 2, 8, 8), (0, 2, 2, 8, 8), (4, 0, 2, 8, 8), (4, 2)])
 def test_clips_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"input has shape \(.*this net takes \[T, B, \(2, 8, 8\)\]"):
-        read_float_graph(captured()).run(torch.zeros(shape))
+        read_float_graph(graph_of()).run(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("version", [0, 2, 99])
 def test_another_format_is_refused_with_both_numbers(version: int) -> None:
-    graph = captured()
+    graph = graph_of()
     graph.metadata["spikefold_format"] = version
     with pytest.raises(FileFormatError, match=rf"spikefold_format is {version}, this version reads 1"):
         read_float_graph(graph)
 
 
 def test_a_cycle_is_refused_by_the_names_in_it() -> None:
-    graph = captured(Wrapped())
+    graph = graph_of("spiking output")
     back = nir.Affine(np.zeros((144, 6), np.float32), np.zeros(144, np.float32))
     nodes = {**graph.nodes, "back": back}
     edges = [*graph.edges, ("blocks_3", "back"), ("back", "blocks_1")]
@@ -97,14 +97,14 @@ def test_a_cycle_is_refused_by_the_names_in_it() -> None:
 
 
 def test_a_node_that_is_not_ours_is_refused_by_name_and_type() -> None:
-    graph = captured()
+    graph = graph_of()
     graph.nodes["head"] = nir.Linear(np.zeros((3, 64), np.float32))
     with pytest.raises(FileFormatError, match=r"node 'head' is a Linear"):
         read_float_graph(graph)
 
 
 def test_a_graph_without_our_ends_is_refused() -> None:
-    graph = captured()
+    graph = graph_of()
     nodes = {("start" if n == "input" else n): node for n, node in graph.nodes.items()}
     edges = [("start" if a == "input" else a, b) for a, b in graph.edges]
     with pytest.raises(FileFormatError, match="needs a node 'input'"):
@@ -120,7 +120,7 @@ def test_a_graph_without_our_ends_is_refused() -> None:
     ],
 )
 def test_neurons_of_other_dynamics_are_refused_by_name(field: str, value: float, message: str) -> None:
-    graph = captured()
+    graph = graph_of()
     node = graph.nodes["neuron"]
     setattr(node, field, np.full_like(node.v_threshold, value))
     with pytest.raises(FileFormatError, match=f"neurons 'neuron': {message}"):
@@ -128,7 +128,7 @@ def test_neurons_of_other_dynamics_are_refused_by_name(field: str, value: float,
 
 
 def test_neurons_of_several_time_constants_are_refused_by_name() -> None:
-    graph = captured()
+    graph = graph_of()
     node = graph.nodes["neuron"]
     node.tau, node.r = node.tau.copy(), node.r.copy()
     node.tau[0], node.r[0] = node.tau[0] * 2, node.r[0] * 2
@@ -138,21 +138,21 @@ def test_neurons_of_several_time_constants_are_refused_by_name() -> None:
 
 @pytest.mark.parametrize("damage", ["not json", "{}", '{"steps": [{"op": "sum"}]}'])
 def test_a_damaged_gate_is_refused_by_name(damage: str) -> None:
-    graph = captured(GateNet(StepByStep()))
+    graph = graph_of("formula")
     graph.nodes["neuron"].metadata["gate"] = damage
     with pytest.raises(FileFormatError, match="neurons 'neuron': the gate is damaged"):
         read_float_graph(graph)
 
 
 def test_a_gate_whose_constants_are_gone_is_refused_by_name() -> None:
-    graph = captured(GateNet(StepByStep()))
+    graph = graph_of("formula")
     del graph.nodes["neuron"].metadata["gate_1"]
     with pytest.raises(FileFormatError, match="neurons 'neuron': the gate is damaged: KeyError 'gate_1'"):
         read_float_graph(graph)
 
 
 def test_a_gate_of_a_newer_version_is_refused_by_its_operation() -> None:
-    graph = captured(GateNet(StepByStep()))
+    graph = graph_of("formula")
     metadata = graph.nodes["neuron"].metadata
     metadata["gate"] = metadata["gate"].replace('"function"', '"wavelet"')
     with pytest.raises(FileFormatError, match="unknown operation 'wavelet'"):
@@ -160,7 +160,7 @@ def test_a_gate_of_a_newer_version_is_refused_by_its_operation() -> None:
 
 
 def test_the_watcher_sees_every_population_with_the_current_before_its_gate() -> None:
-    net = read_float_graph(captured(GateNet(StepByStep())))
+    net = read_float_graph(graph_of("formula"))
     seen: list[str] = []
 
     def watch(population: Any, current: torch.Tensor, spikes: torch.Tensor) -> None:
@@ -173,8 +173,19 @@ def test_the_watcher_sees_every_population_with_the_current_before_its_gate() ->
     assert seen == ["neuron", "readout"] == list(spikes)
 
 
+def test_populations_that_the_answer_does_not_depend_on_are_left_out() -> None:
+    graph = graph_of("spiking output")
+    lone = nir.Affine(np.ones((6, 6), np.float32), np.zeros(6, np.float32))
+    nodes = {**graph.nodes, "behind": copy.deepcopy(lone), "dead": copy.deepcopy(graph.nodes["blocks_3"])}
+    more = nir.NIRGraph(nodes, [*graph.edges, ("blocks_3", "behind"), ("behind", "dead")], type_check=False)
+    more.metadata = graph.metadata
+    x = clips_for("spiking output", 3)
+    assert [p.name for p in read_float_graph(more).populations] == ["blocks_1", "blocks_3"]
+    assert torch.equal(read_float_graph(more).run(x)[0], read_float_graph(graph).run(x)[0])
+
+
 def test_populations_come_in_an_order_that_runs() -> None:
-    graph = captured(Residual())
+    graph = graph_of("residual")
     shuffled = nir.NIRGraph(dict(sorted(graph.nodes.items(), reverse=True)), graph.edges[::-1])
     shuffled.metadata = graph.metadata
     x = clips((T, 2, *SHAPE[2:]))

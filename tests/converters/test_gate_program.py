@@ -9,9 +9,7 @@ import torch
 from torch.nn import functional
 
 from generated_gates import GATES, make_gate
-from networks import GATES as NETS
-from networks import SHAPE, T, clips, prepared
-from spikefold.converters.capture import capture
+from networks import T, captured, clips
 from spikefold.converters.float_graph import read_float_graph
 from spikefold.converters.gate_float import run_float
 from spikefold.converters.gate_program import (
@@ -50,8 +48,7 @@ def test_an_integer_program_survives_text_bit_for_bit(kind: str) -> None:
 
 @pytest.mark.parametrize("name", ["ASA", "FSTA", "channels then pixels"])
 def test_a_float_program_survives_text_bit_for_bit(name: str) -> None:
-    graph = capture(prepared(NETS[name]()), torch.zeros(SHAPE))
-    program = next(p.gate for p in read_float_graph(graph).populations if p.gate is not None)
+    program = next(p.gate for p in read_float_graph(captured(name)[1]).populations if p.gate is not None)
     x = clips((T, 2, 4, 8, 8))
     assert torch.equal(run_float(through_text(program, FLOAT_OPS), x), run_float(program, x))
 

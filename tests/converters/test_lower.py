@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from networks import GATES, SHAPE, Chain, GateNet, StepByStep, T, clips, prepared
+from networks import SHAPE, T, captured, clips
 from spikefold.converters.calibrate import calibrate
-from spikefold.converters.capture import capture
 from spikefold.converters.float_graph import read_float_graph
 from spikefold.converters.lower import lower, lower_float
 from spikefold.converters.reference import run_reference
@@ -18,7 +16,7 @@ SAMPLES = clips((T, 16, *SHAPE[2:]), seed=41).numpy().astype(np.uint8)
 @pytest.mark.parametrize("attention", ["static", "dynamic"])
 @pytest.mark.parametrize("name", ["FSTA", "ASA", "squeeze per step, batch first"])
 def test_the_integer_net_follows_its_float_net_in_the_same_mode(name: str, attention: str) -> None:
-    graph = capture(prepared(GATES[name]()), torch.zeros(SHAPE))
+    _, graph = captured(name)
     fixed = lower(graph, SAMPLES, attention)  # type: ignore[arg-type]
     lowered, _ = lower_float(graph, SAMPLES, attention)  # type: ignore[arg-type]
     assert fixed.attention == attention
@@ -31,7 +29,7 @@ def test_the_integer_net_follows_its_float_net_in_the_same_mode(name: str, atten
 
 
 def test_a_net_without_gates_is_the_same_in_every_mode() -> None:
-    graph = capture(prepared(Chain()), torch.zeros(SHAPE))
+    _, graph = captured("residual")
     one, two = (lower(graph, SAMPLES, mode) for mode in ("static", "dynamic"))  # type: ignore[arg-type]
     assert one.attention == two.attention == "none"
     for a, b in zip(one.to_plain()[1], two.to_plain()[1], strict=True):
@@ -39,7 +37,7 @@ def test_a_net_without_gates_is_the_same_in_every_mode() -> None:
 
 
 def test_a_calibration_may_be_used_again() -> None:
-    graph = capture(prepared(GateNet(StepByStep())), torch.zeros(SHAPE))
+    _, graph = captured("formula")
     calibration = calibrate(graph, SAMPLES)
     one, two = lower(graph, calibration), lower(graph, SAMPLES)
     assert one.to_plain()[0] == two.to_plain()[0]
@@ -47,6 +45,6 @@ def test_a_calibration_may_be_used_again() -> None:
 
 
 def test_an_unknown_mode_is_refused_with_the_choices() -> None:
-    graph = capture(prepared(Chain()), torch.zeros(SHAPE))
+    _, graph = captured("residual")
     with pytest.raises(LoweringError, match=r"'causal'; choose 'static' or 'dynamic'"):
         lower(graph, SAMPLES, "causal")  # type: ignore[arg-type]

@@ -9,18 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from networks import (
-    GATES,
     NETS,
     SHAPE,
-    AdaptiveHead,
-    Chain,
     Dense,
-    GateNet,
-    Reshaping,
-    StepByStep,
     T,
-    TwoTrains,
+    captured,
     clips,
+    clips_for,
     neuron,
     prepared,
 )
@@ -29,29 +24,19 @@ from spikefold.converters.calibrate import Calibration, calibrate
 from spikefold.converters.capture import capture
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Synapse
 from spikefold.converters.float_graph import read_float_graph
+from spikefold.converters.gate_quantise import GATE_FRACTION_BITS
 from spikefold.converters.quantise import decay_rate
 from spikefold.converters.reference import population_current, run_reference, synapse_current
 from spikefold.errors import InputError, LoweringError
 from spikefold.models import LIF
 
-PLAIN = [n for n in NETS if n not in ("one step", "one sample", "as many steps as samples", "batch first, one step")]
+PLAIN = [n for n in NETS if "one" not in n and n != "as many steps as samples"]
 
 
 @cache
 def lowered(name: str) -> FixedPointGraph:
-    if name in GATES:
-        make, shape = GATES[name], SHAPE
-    else:
-        make, shape = NETS[name]  # type: ignore[assignment]
-    graph = capture(prepared(make()), torch.zeros(shape))
-    samples = clips((shape[0], 16, *shape[2:]), seed=31).numpy().astype(np.uint8)
-    return quantise.quantise(graph, calibrate(graph, samples))
-
-
-def quantised(net: nn.Module, shape: tuple[int, ...] = SHAPE, seed: int = 31) -> FixedPointGraph:
-    graph = capture(net, torch.zeros(shape))
-    samples = clips((shape[0], 16, *shape[2:]), seed=seed).numpy().astype(np.uint8)
-    return quantise.quantise(graph, calibrate(graph, samples))
+    _, graph = captured(name)
+    return quantise.quantise(graph, calibrate(graph, clips_for(name, 16, seed=31).numpy().astype(np.uint8)))
 
 
 @pytest.mark.parametrize(("decay", "rate"), [(0.25, 3072), (0.3, 2867), (0.5, 2048), (1.0, 0), (0.0, 4095), (0.9, 410)])
@@ -66,8 +51,7 @@ def test_every_rate_stands_for_its_own_decay() -> None:
 @pytest.mark.parametrize("name", [*PLAIN, "FSTA", "ASA", "squeeze by convolutions"])
 def test_every_integer_fits_its_format_and_stands_for_the_float_it_came_from(name: str) -> None:
     fixed = lowered(name)
-    make, shape = NETS.get(name) or (GATES[name], SHAPE)
-    populations = {p.name: p for p in read_float_graph(capture(prepared(make()), torch.zeros(shape))).populations}
+    populations = {p.name: p for p in read_float_graph(captured(name)[1]).populations}
     for n in fixed.neurons:
         real = populations[n.name]
         assert n.dv == decay_rate(real.decay)
@@ -121,9 +105,9 @@ def _only(synapse: Synapse, sign: int) -> Synapse:
 
 @pytest.mark.parametrize("name", ["conv, norm, pool, neuron", "residual", "FSTA"])
 def test_quantising_twice_gives_the_same_integers(name: str) -> None:
-    make, shape = NETS.get(name) or (GATES[name], SHAPE)
-    one, two = (quantised(prepared(make()), shape) for _ in range(2))
-    texts = [g.to_plain() for g in (one, two)]
+    _, graph = captured(name)
+    samples = clips_for(name, 16, seed=31).numpy().astype(np.uint8)
+    texts = [g.to_plain() for g in (lowered(name), quantise.quantise(graph, calibrate(graph, samples)))]
     assert texts[0][0] == texts[1][0]
     for a, b in zip(texts[0][1], texts[1][1], strict=True):
         np.testing.assert_array_equal(a, b)
@@ -134,9 +118,8 @@ def test_the_searched_units_err_no_more_than_the_largest_weight_alone(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each population is fed the float net's spikes, so errors do not add up."""
-    make, shape = NETS[name]
-    graph = capture(prepared(make()), torch.zeros(shape))
-    samples = clips((shape[0], 16, *shape[2:]), seed=31)
+    _, graph = captured(name)
+    samples = clips_for(name, 16, seed=31)
     calibration = calibrate(graph, samples.numpy())
     searched = differing_spikes(quantise.quantise(graph, calibration), graph, samples)
     monkeypatch.setattr(quantise, "CLIPPING", (1.0,))
@@ -166,9 +149,8 @@ def differing_spikes(fixed: FixedPointGraph, graph: object, samples: Tensor) -> 
 
 @pytest.mark.parametrize("name", [*PLAIN, "FSTA", "ASA", "formula"])
 def test_the_integer_net_answers_nearly_as_the_float_net(name: str) -> None:
-    make, shape = NETS.get(name) or (GATES[name], SHAPE)
-    net = read_float_graph(capture(prepared(make()), torch.zeros(shape)))
-    x = clips((shape[0], 24, *shape[2:]), seed=32)
+    net = read_float_graph(captured(name)[1])
+    x = clips_for(name, 24, seed=32)
     wanted, spikes = net.run(x.float())
     trace = run_reference(lowered(name), x.numpy())
     for population, train in trace.spikes.items():
@@ -207,7 +189,7 @@ def test_a_readout_cannot_reach_the_largest_threshold_even_by_its_last_bits() ->
 
 
 def test_graded_inputs_set_the_port_and_enter_the_range_proof() -> None:
-    graph = capture(prepared(Chain()), torch.zeros(SHAPE))
+    _, graph = captured("conv, norm, pool, neuron")
     samples = (clips((T, 8, *SHAPE[2:])) * 40).numpy().astype(np.uint8)
     fixed = quantise.quantise(graph, calibrate(graph, samples))
     assert fixed.input.max_value == 40
@@ -217,7 +199,7 @@ def test_graded_inputs_set_the_port_and_enter_the_range_proof() -> None:
 
 
 def test_silent_calibration_clips_still_prove_the_range_for_events() -> None:
-    graph = capture(prepared(Chain()), torch.zeros(SHAPE))
+    _, graph = captured("conv, norm, pool, neuron")
     silent = quantise.quantise(graph, calibrate(graph, np.zeros((T, 4, *SHAPE[2:]), dtype=np.uint8)))
     assert silent.input.max_value == 1
     (synapse,) = silent.incoming("neuron")
@@ -227,7 +209,7 @@ def test_silent_calibration_clips_still_prove_the_range_for_events() -> None:
 
 @pytest.mark.parametrize("bad", [0.5, -1.0])
 def test_calibration_clips_that_are_no_counts_are_refused(bad: float) -> None:
-    graph = capture(prepared(Chain()), torch.zeros(SHAPE))
+    _, graph = captured("conv, norm, pool, neuron")
     samples = np.zeros((T, 4, *SHAPE[2:]))
     samples[0, 0, 0, 0, 0] = bad
     with pytest.raises(InputError, match="not whole numbers from 0 up"):
@@ -235,7 +217,7 @@ def test_calibration_clips_that_are_no_counts_are_refused(bad: float) -> None:
 
 
 def test_other_widths_are_refused() -> None:
-    graph = capture(prepared(Chain()), torch.zeros(SHAPE))
+    _, graph = captured("conv, norm, pool, neuron")
     calibration = calibrate(graph, np.zeros((T, 4, *SHAPE[2:])))
     with pytest.raises(LoweringError, match="bits is 4"):
         quantise.quantise(graph, calibration, bits=4)  # type: ignore[arg-type]
@@ -294,25 +276,25 @@ def test_a_wide_readout_over_many_steps_falls_back_to_smaller_mantissas() -> Non
 
 
 def test_a_gate_makes_the_net_dynamic_and_ties_it_to_its_steps() -> None:
-    fixed = quantised(prepared(GateNet(StepByStep())))
+    fixed = lowered("formula")
     assert (fixed.attention, fixed.time_steps) == ("dynamic", T)
     gated = fixed.neurons[0]
     assert gated.gate is not None
-    assert gated.gate_shift == 10
+    assert gated.gate_shift == GATE_FRACTION_BITS
     plain = lowered("conv, norm, pool, neuron")
     assert (plain.attention, plain.time_steps) == ("none", None)
 
 
 def test_a_neuron_that_fires_at_equality_is_rounded_to_the_chips_comparison() -> None:
-    fixed = quantised(prepared(AdaptiveHead()))
+    fixed = lowered("adaptive head")
     n = fixed.neurons[0]
     assert float(n.v_threshold * n.unit) == pytest.approx(0.5, abs=n.unit * 0.51)
 
 
-@pytest.mark.parametrize("net", [Reshaping, TwoTrains])
-def test_a_searched_unit_is_never_coarser_than_the_largest_weight_needs(net: type[nn.Module]) -> None:
-    fixed = quantised(prepared(net()))
-    populations = {p.name: p for p in read_float_graph(capture(prepared(net()), torch.zeros(SHAPE))).populations}
+@pytest.mark.parametrize("name", ["view and reshape", "names that meet"])
+def test_a_searched_unit_is_never_coarser_than_the_largest_weight_needs(name: str) -> None:
+    fixed = lowered(name)
+    populations = {p.name: p for p in read_float_graph(captured(name)[1]).populations}
     for n in fixed.neurons:
         largest = max(float(np.abs(s.weight).max()) for s in populations[n.name].synapses)
         coarsest = max(2**s.exponent for s in fixed.incoming(n.name)) * n.unit

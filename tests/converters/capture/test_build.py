@@ -14,15 +14,13 @@ from networks import (
     NETS,
     SHAPE,
     Chain,
-    FlatNeurons,
-    GateNet,
     PoolBetween,
     Residual,
-    StepByStep,
     T,
-    TwoTrains,
     assert_same_but_for_rounding,
+    captured,
     clips,
+    clips_for,
     prepared,
     record,
 )
@@ -33,16 +31,14 @@ from spikefold.models import ASA, FSTA, LIF, DVSNet, OverTime
 
 @pytest.mark.parametrize("name", NETS)
 def test_every_current_and_spike_of_a_captured_net_is_the_modules(name: str) -> None:
-    make, shape = NETS[name]
-    net = prepared(make())
-    graph = capture(net, torch.zeros(shape))
-    assert_same_but_for_rounding(graph, net, clips((shape[0], 5, *shape[2:])))
+    net, graph = captured(name)
+    assert_same_but_for_rounding(graph, net, clips_for(name, 5))
 
 
 @pytest.mark.parametrize("name", GATES)
 def test_every_current_and_spike_of_a_gated_net_is_the_modules(name: str) -> None:
-    net = prepared(GATES[name]())
-    assert_same_but_for_rounding(capture(net, torch.zeros(SHAPE)), net, clips((T, 5, *SHAPE[2:])))
+    net, graph = captured(name)
+    assert_same_but_for_rounding(graph, net, clips_for(name, 5))
 
 
 @pytest.mark.parametrize(
@@ -73,14 +69,14 @@ def test_with_weights_that_float32_holds_exactly_every_spike_and_logit_is_equal(
 
 
 def test_only_standard_nodes_are_used_and_the_graph_passes_nirs_own_check() -> None:
-    graph = capture(prepared(Residual()), torch.zeros(SHAPE))
+    _, graph = captured("residual")
     standard = (nir.Input, nir.Output, nir.Conv2d, nir.Affine, nir.Flatten, nir.LIF, nir.IF, nir.I)
     assert {type(node) for node in graph.nodes.values()} <= set(standard)
     assert graph.check_types()
 
 
 def test_a_neuron_gets_its_input_unscaled_by_the_rules_of_nir() -> None:
-    graph = capture(prepared(NETS["dense"][0]()), torch.zeros(NETS["dense"][1]))
+    _, graph = captured("dense")
     dt = graph.metadata["dt"]
     leaky, counting = graph.nodes["layers_1"], graph.nodes["layers_3"]
     assert isinstance(leaky, nir.LIF)
@@ -91,44 +87,42 @@ def test_a_neuron_gets_its_input_unscaled_by_the_rules_of_nir() -> None:
 
 
 def test_the_work_as_written_survives_folding() -> None:
-    graph = capture(prepared(Chain()), torch.zeros(SHAPE))
+    _, graph = captured("conv, norm, pool, neuron")
     assert graph.nodes["conv"].metadata["torch_macs"] == 2 * 9 * 4 * 64
     assert graph.nodes["head"].metadata["torch_macs"] == 4 * 16 * 3
 
 
 def test_a_grouped_convolution_keeps_its_groups_through_batch_norm_and_pooling() -> None:
-    graph = capture(prepared(Chain(groups=2)), torch.zeros(SHAPE))
+    _, graph = captured("grouped")
     node = graph.nodes["conv"]
     assert (int(node.groups), node.weight.shape[:2]) == (2, (4, 1))
 
 
 def test_only_gated_nets_are_tied_to_a_number_of_steps() -> None:
-    plain, gated = prepared(Chain()), prepared(GateNet(StepByStep()))
-    assert capture(plain, torch.zeros(SHAPE)).metadata["time_steps"] == 0
-    assert capture(gated, torch.zeros(SHAPE)).metadata["time_steps"] == T
+    assert captured("residual")[1].metadata["time_steps"] == 0
+    assert captured("formula")[1].metadata["time_steps"] == T
 
 
 def test_neurons_of_one_module_used_twice_are_two_populations() -> None:
-    names = [p.name for p in read_float_graph(capture(prepared(NETS["convolutional head"][0]()), torch.zeros(SHAPE)))
-             .populations]  # fmt: skip
+    names = [p.name for p in read_float_graph(captured("convolutional head")[1]).populations]
     assert names == ["neuron", "neuron_2", "readout"]
 
 
 def test_names_that_meet_or_that_nir_needs_are_made_unique() -> None:
-    graph = capture(prepared(TwoTrains()), torch.zeros(SHAPE))
+    _, graph = captured("names that meet")
     assert {"a_b_c", "a_b_c_2"} <= set(graph.nodes)
-    graph = capture(prepared(FlatNeurons()), torch.zeros(SHAPE))
+    _, graph = captured("flattened neurons")
     assert isinstance(graph.nodes["input"], nir.Input)
     assert isinstance(graph.nodes["output"], nir.Output)
 
 
 def test_a_branch_that_the_answer_does_not_depend_on_is_left_out() -> None:
-    graph = capture(prepared(TwoTrains()), torch.zeros(SHAPE))
+    _, graph = captured("names that meet")
     assert not {"unused", "nowhere", "nowhere_module"} & set(graph.nodes)
 
 
 def test_flattened_neurons_of_a_convolution_keep_its_shape_because_nir_cannot_flatten_there() -> None:
-    graph = capture(prepared(FlatNeurons()), torch.zeros(SHAPE))
+    _, graph = captured("flattened neurons")
     assert graph.nodes["input_2"].v_threshold.shape == (3, 8, 8)
     assert graph.nodes["output_2"].v_threshold.shape == (192,)
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
+import nir
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from networks import GATES, SHAPE, GateNet, SelfScaled, T, TimeSecond, prepared
+from networks import GATES, SHAPE, GateNet, SelfScaled, T, TimeSecond, captured, prepared
 from spikefold.converters.capture import capture
 from spikefold.converters.float_graph import read_float_graph
 from spikefold.converters.gate_float import run_float
@@ -17,18 +19,23 @@ from spikefold.models import ASA, FSTA
 RELATIVE = 1e-6
 
 
-def program_of(net: nn.Module, shape: tuple[int, ...] = SHAPE) -> GateProgram:
-    (program,) = [p.gate for p in read_float_graph(capture(net, torch.zeros(shape))).populations if p.gate is not None]
+def gate_of(graph: nir.NIRGraph) -> GateProgram:
+    (program,) = [p.gate for p in read_float_graph(graph).populations if p.gate is not None]
     return program
+
+
+def program_of(net: nn.Module, shape: tuple[int, ...] = SHAPE) -> GateProgram:
+    return gate_of(capture(net, torch.zeros(shape)))
 
 
 def currents(shape: tuple[int, ...] = (T, 3, 4, 8, 8), seed: int = 3) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def assert_same_gate(net: GateNet, x: Tensor) -> None:
+def assert_same_gate(net: nn.Module, x: Tensor, program: GateProgram | None = None) -> None:
     """Feed the current itself: the convolution before the gate becomes the identity."""
-    program = program_of(net)
+    assert isinstance(net, GateNet)
+    program = program or program_of(net)
     net.double()
     net.conv = nn.Identity()
     with torch.no_grad():
@@ -40,7 +47,8 @@ def assert_same_gate(net: GateNet, x: Tensor) -> None:
 
 @pytest.mark.parametrize("name", GATES)
 def test_a_captured_gate_computes_what_the_module_computes(name: str) -> None:
-    assert_same_gate(prepared(GATES[name]()), currents())
+    net, graph = captured(name)
+    assert_same_gate(copy.deepcopy(net), currents(), gate_of(graph))
 
 
 @pytest.mark.parametrize("reduction", [1, 3])
@@ -57,7 +65,7 @@ def test_the_gate_of_a_module_of_ours_is_its_gate_method(make: Callable[..., FST
 
 def test_a_gate_treats_each_sample_alone() -> None:
     for name in ("FSTA", "ASA", "channels then pixels", "formula, batch first"):
-        program, x = program_of(prepared(GATES[name]())), currents()
+        program, x = gate_of(captured(name)[1]), currents()
         together = run_float(program, x).expand(-1, 3, -1, -1, -1)
         alone = torch.cat([run_float(program, x[:, i : i + 1]) for i in range(3)], 1)
         torch.testing.assert_close(together, alone.expand_as(together), rtol=1e-12, atol=0)

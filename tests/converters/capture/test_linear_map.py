@@ -12,7 +12,7 @@ from spikefold.converters.capture import linear_map as lm
 
 EXACT = 1e-9
 SETTINGS = settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.filter_too_much]
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.filter_too_much]
 )
 
 

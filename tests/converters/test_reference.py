@@ -1,0 +1,99 @@
+"""The reference against a net written out in Python's whole numbers, neuron by neuron."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from generated_graphs import random_clips, random_graph
+from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse
+from spikefold.converters.reference import run_reference
+
+HALF = 2**23
+
+
+def toward_zero(value: int, bits: int) -> int:
+    return -(-value >> bits) if value < 0 else value >> bits
+
+
+def arriving(synapse: Synapse, message: np.ndarray, at: tuple[int, ...], shape: tuple[int, ...]) -> int:
+    """Weighted sum at one neuron for one message ``[*source]``."""
+    if synapse.kind == "dense":
+        row = synapse.weight.reshape(-1, message.size)[np.ravel_multi_index(at, shape)]
+        return sum(int(w) * int(m) for w, m in zip(row, message.reshape(-1), strict=True)) << synapse.exponent
+    out, y, x = at
+    channels, kh, kw = synapse.weight.shape[1:]
+    first = out // (synapse.weight.shape[0] // synapse.groups) * channels
+    total = 0
+    for c in range(channels):
+        for i in range(kh):
+            for j in range(kw):
+                row = y * synapse.stride[0] - synapse.padding[0] + i * synapse.dilation[0]
+                column = x * synapse.stride[1] - synapse.padding[1] + j * synapse.dilation[1]
+                if 0 <= row < message.shape[1] and 0 <= column < message.shape[2]:
+                    total += int(synapse.weight[out, c, i, j]) * int(message[first + c, row, column])
+    return total << synapse.exponent
+
+
+def slow(graph: FixedPointGraph, clip: np.ndarray, last: int) -> dict[str, np.ndarray]:
+    """Spikes ``[T, *shape]`` of the first ``last`` populations for one clip ``[T, *shape]``."""
+    trains = {"input": clip}
+    for n in graph.neurons[:last]:
+        train = np.zeros((len(clip), *n.shape), dtype=np.int64)
+        thresholds, bias = np.broadcast_to(n.v_threshold, n.shape), np.broadcast_to(n.bias, n.shape)
+        for at in np.ndindex(*n.shape):
+            v = 0
+            for t in range(len(clip)):
+                u = sum(arriving(s, trains[s.source][t], at, n.shape) for s in graph.incoming(n.name)) * 64
+                u = u - 2 * HALF if u > HALF else u + 2 * HALF if u <= -HALF else u
+                v = toward_zero(v * (4096 - n.dv), 12) + u + int(bias[at])
+                v = max(1 - HALF, min(HALF - 1, v))
+                if n.fires and v > int(thresholds[at]) * 64:
+                    train[(t, *at)], v = 1, 0
+        trains[n.name] = train
+    return trains
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"residual": True, "graded_input": True}, {"depthwise": True, "per_neuron_thresholds": True}],
+    ids=["residual, graded", "grouped, a threshold per neuron"],
+)
+def test_a_net_runs_as_its_neurons_one_by_one(how: dict[str, bool]) -> None:
+    graph = random_graph(2, **how)  # type: ignore[arg-type]
+    x = random_clips(graph, 7, time_steps=4, batch=2)
+    wanted, trace = slow(graph, x[:, 1], 3), run_reference(graph, x)
+    for n in graph.neurons[:3]:
+        np.testing.assert_array_equal(trace.spikes[n.name][:, 1], wanted[n.name], err_msg=n.name)
+        assert 0 < wanted[n.name].mean() < 1
+
+
+def test_the_gate_multiplies_the_current_with_its_bias() -> None:
+    graph = random_graph(1, gated=True)
+    x = random_clips(graph, 3)
+    n = graph.neurons[0]
+    assert isinstance(n, Neurons)
+    assert n.gate is not None
+    (synapse,) = graph.incoming(n.name)
+    raw = np.zeros((len(x), x.shape[1], *n.shape), dtype=np.int64)
+    for t, b, *at in np.ndindex(*raw.shape):
+        raw[(t, b, *at)] = arriving(synapse, x[t, b], tuple(at), n.shape) * 64
+    current = raw + n.bias
+    product = current * np.broadcast_to(n.gate.run_integer(current), current.shape)
+    v, spikes = np.zeros(n.shape, dtype=np.int64), run_reference(graph, x).spikes[n.name]
+    for t in range(len(x)):
+        for at in np.ndindex(*n.shape):
+            state = toward_zero(int(v[at]) * (4096 - n.dv), 12) + toward_zero(int(product[(t, 0, *at)]), n.gate_shift)
+            fires = state > int(np.broadcast_to(n.v_threshold, n.shape)[at]) * 64
+            assert int(spikes[(t, 0, *at)]) == int(fires)
+            v[at] = 0 if fires else state
+
+
+def test_logits_are_the_mean_over_time_in_real_units() -> None:
+    readout, counting = random_graph(3), random_graph(3, spiking_output=True)
+    x = random_clips(readout, 1)
+    trace = run_reference(readout, x)
+    n = readout.output
+    np.testing.assert_allclose(trace.logits, trace.membranes[n.name][-1] * n.unit / 64 / len(x), rtol=1e-12)
+    trace = run_reference(counting, x)
+    np.testing.assert_array_equal(trace.logits, trace.spikes[counting.output.name].sum(0) / len(x))
