@@ -130,8 +130,10 @@ class Lift:
 
     def _node(self, node: Node) -> int:
         value = self.values[node]
-        if isinstance(value, Flow) and value.key is self.flow.key:
-            return self._current(value, node)
+        ratio = value.times(self.flow) if isinstance(value, Flow) else None
+        if isinstance(value, Flow) and ratio is not None:
+            index = self._current(value, node)
+            return index if ratio == 1.0 else self.emit("scale", index, factor=ratio)
         if isinstance(value, Tensor):
             raise CaptureError(f"gate of {self.neuron}: {where(node)} is a constant where a signal is needed")
         if node.op == "placeholder" or str(node.target).startswith("spikefold.neuron"):

@@ -41,7 +41,7 @@ def then(node: Node, flow: Flow, second: lm.LinearMap, label: str = "") -> Flow:
     for number, part in enumerate(flow.parts):
         following = second if number == 0 else replace(lm.without_bias(second), macs=0)
         parts.append(Part(part.source, lm.compose(following, part.map), label or part.label))
-    return replace(flow, parts=tuple(parts), features=second.out_shape, key=node)
+    return replace(flow, parts=tuple(parts), features=second.out_shape, key=node, origin=None, factor=1.0)
 
 
 def _label(node: Node) -> str:
@@ -146,12 +146,13 @@ def _mean(node: Node, a: list[Any], time_steps: int) -> Value | None:
     total = str(node.target).startswith("aten.sum")
     time_axis = {"T B": 0, "B T": 1}.get(flow.axes)
     if axes == [time_axis] and not keepdim:
-        mean = replace(flow, axes="B", reduced=True, key=node)
+        mean = replace(flow, axes="B", reduced=True, key=node, origin=None, factor=1.0)
         return _scale(node, mean, float(time_steps)) if total else mean
     lead = leading(flow.axes)
-    if len(flow.features) == 3 and axes == [lead + 1, lead + 2] and not total:
+    if len(flow.features) == 3 and axes == [lead + 1, lead + 2]:
         c, h, w = flow.features
-        pooled = then(node, flow, lm.average_pool((c, h, w), (h, w), (h, w), (0, 0)))
+        pool = lm.average_pool((c, h, w), (h, w), (h, w), (0, 0))
+        pooled = then(node, flow, replace(pool, weight=pool.weight * (h * w)) if total else pool)
         return pooled if keepdim else replace(pooled, features=(c,))
     return None
 
@@ -209,6 +210,8 @@ def _scale(node: Node, value: Any, constant: Any) -> Value | None:
         return None
     zero = torch.zeros(1, dtype=torch.float64)
     scaled = then(node, value, lm.channel_affine(value.features, factor, zero))
+    if factor.numel() == 1 and float(factor) != 0:
+        scaled = replace(scaled, origin=value.origin or value.key, factor=value.factor * float(factor))
     return replace(scaled, features=value.features)
 
 
@@ -268,7 +271,12 @@ def _add(node: Node, a: list[Any], time_steps: int, sign: float = 1.0) -> Value 
         return None
     if isinstance(right, (int, float, Tensor)) or isinstance(left, (int, float, Tensor)):
         signal, constant = (left, right) if isinstance(left, (Flow, Gated)) else (right, left)
-        if isinstance(signal, Gated) or sign < 0:
+        if sign < 0:
+            if signal is left:
+                constant = -as_tensor(constant)
+            else:
+                signal = _scale(node, signal, -1.0)
+        if not isinstance(signal, Flow):
             return None
         shift = _per_channel(signal, as_tensor(constant))
         if shift is None:
@@ -277,14 +285,9 @@ def _add(node: Node, a: list[Any], time_steps: int, sign: float = 1.0) -> Value 
         shifted = then(node, signal, lm.channel_affine(signal.features, one, shift))
         return replace(shifted, features=signal.features)
     if sign < 0:
-        scaled = _scale(node, right, -1.0)
-        if not isinstance(scaled, (Flow, Gated)):
-            return None
-        flow = scaled.flow if isinstance(scaled, Gated) else scaled
-        base = right.flow if isinstance(right, Gated) else right
-        if not isinstance(scaled, Gated) and isinstance(left, Gated):
-            scaled = Gated(base, Leaf(-1.0, base.axes, base.features))
-        right = scaled if isinstance(scaled, Gated) else flow
+        right = _scale(node, right, -1.0)
+    if not isinstance(left, (Flow, Gated)) or not isinstance(right, (Flow, Gated)):
+        return None
     return _sum_of(left, right, node)
 
 
@@ -293,16 +296,22 @@ def _sum_of(left: Flow | Gated, right: Flow | Gated, node: Node) -> Value | None
     if one.axes != other.axes or one.features != other.features or one.reduced != other.reduced:
         return None
     if isinstance(left, Flow) and isinstance(right, Flow):
-        return replace(left, parts=left.parts + right.parts, key=node)
-    if one.key is not other.key:
+        return replace(left, parts=left.parts + right.parts, key=node, origin=None, factor=1.0)
+    ratio = other.times(one)
+    if ratio is None:
         return None
-    unit = Leaf(1.0, one.axes, one.features)
-    gates = [x.gate if isinstance(x, Gated) else unit for x in (left, right)]
-    return Gated(one, Sum(gates[0], gates[1]))
+    unit, multiple = (Leaf(x, one.axes, one.features) for x in (1.0, ratio))
+    first = left.gate if isinstance(left, Gated) else unit
+    second = Product(right.gate, multiple) if isinstance(right, Gated) else multiple
+    return Gated(one, Sum(first, second))
 
 
 def _subtract(node: Node, a: list[Any], time_steps: int) -> Value | None:
     return _add(node, a, time_steps, sign=-1.0)
+
+
+def _subtract_from(node: Node, a: list[Any], time_steps: int) -> Value | None:
+    return _add(node, [a[1], a[0]], time_steps, sign=-1.0)
 
 
 HANDLERS: dict[str, Callable[[Node, list[Any], int], Value | None]] = {
@@ -335,4 +344,5 @@ HANDLERS: dict[str, Callable[[Node, list[Any], int], Value | None]] = {
     "neg": _negate,
     "add": _add,
     "sub": _subtract,
+    "rsub": _subtract_from,
 }

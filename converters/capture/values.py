@@ -31,7 +31,8 @@ class Flow:
     """A signal that is linear in spikes: the sum of ``parts``. Features are ``features``, led by ``axes``.
 
     ``key`` names the operation that made the values: layout changes keep it. ``reduced`` says that they
-    were averaged over time.
+    were averaged over time. A flow that is a plain multiple of another keeps that one's key in ``origin`` and the
+    ``factor``, so that a gate may be computed from either.
     """
 
     parts: tuple[Part, ...]
@@ -39,6 +40,12 @@ class Flow:
     axes: Axes
     key: Node
     reduced: bool = False
+    origin: Node | None = None
+    factor: float = 1.0
+
+    def times(self, other: Flow) -> float | None:
+        """How many times ``other`` this flow is, where both are multiples of one operation's values."""
+        return self.factor / other.factor if (self.origin or self.key) is (other.origin or other.key) else None
 
 
 @dataclass(frozen=True)

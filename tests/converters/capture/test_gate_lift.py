@@ -158,6 +158,8 @@ FORMULAS: dict[str, Callable[[Tensor], Tensor]] = {
     "a second gate from the gated": lambda x: (lambda y: y * y.mean((2, 3, 4), keepdim=True).tanh())(
         x * torch.sigmoid(pooled(x))
     ),
+    "a scaled part more": lambda x: x + 0.5 * x * torch.sigmoid(pooled(x)),
+    "a scaled part less": lambda x: x - (0.5 * x) * torch.sigmoid(pooled(x)),
     "gate of every value": lambda x: x * torch.sigmoid(x),
     "pooled in parts": lambda x: x * torch.sigmoid(
         functional.avg_pool2d(x.flatten(0, 1), 2).mean((2, 3)).unflatten(0, x.shape[:2])
@@ -171,6 +173,28 @@ FORMULAS: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", FORMULAS)
 def test_a_gate_is_found_however_the_product_is_written(name: str) -> None:
     assert_same_gate(prepared(GateNet(Written(FORMULAS[name]))), currents())
+
+
+SCALED: dict[str, Callable[[Tensor], Tensor]] = {
+    "halves": lambda x: 0.5 * x + 0.5 * x * torch.sigmoid(pooled(x)),
+    "gate of the half on the half": lambda x: (lambda y: y * torch.sigmoid(pooled(y)))(0.5 * x),
+    "gate of the half on the whole": lambda x: x * torch.sigmoid(pooled(x / 4)),
+    "gate of the whole on the half": lambda x: (x / 2) * torch.sigmoid(pooled(x)),
+    "shifted down": lambda x: x - 0.25,
+    "shifted and turned": lambda x: 0.75 - x,
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_multiples_and_shifts_of_a_current_run_like_the_module(name: str) -> None:
+    net = prepared(GateNet(Written(SCALED[name])))
+    graph = capture(net, torch.zeros(SHAPE))
+    x = (torch.rand(SHAPE, generator=torch.Generator().manual_seed(5)) < 0.4).double()
+    with torch.no_grad():
+        logits, spikes = read_float_graph(graph).run(x)
+        wanted = net.double()(x)
+    assert 0.02 < float(spikes["neuron"].mean()) < 0.98
+    torch.testing.assert_close(logits, wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("layout", ["T B", "B T"])
