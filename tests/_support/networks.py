@@ -1,11 +1,10 @@
-"""Small nets as users write them, in different styles, and a comparison of each with its captured graph.
+"""Small nets as users write them, in different styles, ready to be captured.
 
 Every net takes clips ``[T, B, 2, 8, 8]`` unless its class says otherwise. `NETS` lists those that must be captured.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from functools import cache
 
@@ -14,15 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gate_networks import GATES, T
 from spikefold.converters.capture import capture
-from spikefold.converters.float_graph import FloatPopulation, FloatSynapse, read_float_graph
-from spikefold.converters.gate_float import run_float
-from spikefold.models import ASA, FSTA, LIF, OverTime
+from spikefold.models import LIF, OverTime
 
-T = 4
 SHAPE = (T, 2, 2, 8, 8)
-WEIGHT_ERROR = 2.0**-24
-"""Largest relative error of a weight that is rounded to float32."""
 
 
 def neuron() -> LIF:
@@ -293,138 +288,6 @@ class TwoTrains(nn.Module):
         return out
 
 
-# Gates, each on currents [T, B, C, H, W] unless said otherwise.
-
-
-class ClipSqueeze(nn.Module):
-    """Squeeze and excitation over the whole clip, with linear layers and a ReLU that works in place."""
-
-    def __init__(self, channels: int = 4) -> None:
-        super().__init__()
-        self.fc = nn.Sequential(
-            nn.Linear(channels, 3), nn.ReLU(inplace=True), nn.Linear(3, channels, bias=False), nn.Sigmoid()
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.fc(x.mean((0, 3, 4)))[:, :, None, None]
-
-
-class StepSqueeze(nn.Module):
-    """Squeeze and excitation per step on merged ``[N, C, H, W]``, as published for images."""
-
-    def __init__(self, channels: int = 4) -> None:
-        super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Sequential(nn.Flatten(), nn.Linear(channels, 3), nn.ReLU(), nn.Linear(3, channels), nn.Sigmoid())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.pool(x)).view(-1, x.shape[1], 1, 1) * x
-
-
-class ConvSqueeze(nn.Module):
-    """Squeeze and excitation per step on merged ``[N, C, H, W]`` by 1x1 convolutions, mean and maximum pooled."""
-
-    def __init__(self, channels: int = 4) -> None:
-        super().__init__()
-        self.mean, self.top = nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1)
-        self.mlp = nn.Sequential(nn.Conv2d(channels, 3, 1), nn.BatchNorm2d(3), nn.ReLU6(), nn.Conv2d(3, channels, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(self.mlp(self.mean(x)) + self.mlp(self.top(x)))
-
-
-class ChannelThenSpatial(nn.Module):
-    """CBAM on merged ``[N, C, H, W]``: a channel gate, then a map computed from what it gated."""
-
-    def __init__(self, channels: int = 4) -> None:
-        super().__init__()
-        self.squeeze = ConvSqueeze(channels)
-        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.squeeze(x)
-        pooled = torch.cat([x.mean(1, keepdim=True), x.max(1, keepdim=True)[0]], dim=1)
-        return x * self.conv(pooled).sigmoid()
-
-
-class StepByStep(nn.Module):
-    """A product of gates and a weighted sum of its stages, written out as a formula."""
-
-    def __init__(self, time_steps: int = T, channels: int = 4) -> None:
-        super().__init__()
-        self.over_time, self.over_channels = nn.Linear(time_steps, time_steps), nn.Linear(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        a = torch.sigmoid(self.over_time(x.mean((2, 3, 4)).T).T)
-        x1 = x * (1 + a[:, :, None, None, None])
-        b = torch.sigmoid(self.over_channels(x1.amax((0, 3, 4))))
-        x2 = x1 * (1 + b[:, :, None, None])
-        return (0.6 * x1 + 0.5 * x2) / 2
-
-
-class SelfScaled(nn.Module):
-    """The current plus a part of it, by elementwise functions of pooled values."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = x.mean((3, 4), keepdim=True)
-        return x + x * self.function(pooled - 0.25 * x.amax((0, 3, 4), keepdim=True))
-
-
-class InPlace(nn.Module):
-    """Multiplies the current in place."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mul_(torch.sigmoid(x.mean((3, 4), keepdim=True)))
-
-
-class GateNet(nn.Module):
-    """A convolution, a gate in some layout, a neuron and a head."""
-
-    def __init__(self, gate: nn.Module, layout: str = "T B", input_gain: float = 1.0) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(2, 4, 3, padding=1)
-        self.gate, self.layout = gate, layout
-        self.neuron = LIF(0.5, 0.5, input_gain=input_gain)
-        self.head = nn.Linear(4 * 64, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.neuron(self.gated(x)).flatten(2))
-        return logits.mean(0)
-
-    def gated(self, x: Tensor) -> Tensor:
-        """The current behind the gate, ``[T, B, C, H, W]``."""
-        steps, batch = x.shape[:2]
-        if self.layout in ("BT", "B T"):
-            merged = self.conv(x.transpose(0, 1).flatten(0, 1))
-            if self.layout == "B T":
-                y: Tensor = self.gate(merged.unflatten(0, (batch, steps)))
-            else:
-                y = self.gate(merged).unflatten(0, (batch, steps))
-            return y.transpose(0, 1)
-        merged = self.conv(x.flatten(0, 1))
-        if self.layout == "T B":
-            y = self.gate(merged.unflatten(0, (steps, batch)))
-        else:
-            y = self.gate(merged).unflatten(0, (steps, batch))
-        return y
-
-
-class TimeSecond(nn.Module):
-    """A gate for ``[T, B, ...]`` applied to ``[B, T, ...]``."""
-
-    def __init__(self, gate: nn.Module) -> None:
-        super().__init__()
-        self.gate = gate
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.gate(x.transpose(0, 1)).transpose(0, 1)
-        return out
-
-
 NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "conv, norm, pool, neuron": (Chain, SHAPE),
     "strided": (lambda: Chain(stride=2), SHAPE),
@@ -451,25 +314,6 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "sum first": (SumFirst, SHAPE),
     "one channel": (OneChannel, (T, 2, 1, 8, 8)),
     "one channel, one step": (OneChannel, (1, 2, 1, 8, 8)),
-}
-GATES: dict[str, Callable[[], GateNet]] = {
-    "squeeze over the clip": lambda: GateNet(ClipSqueeze()),
-    "squeeze over the clip, batch first": lambda: GateNet(TimeSecond(ClipSqueeze()), "B T"),
-    "squeeze per step": lambda: GateNet(StepSqueeze(), "TB"),
-    "squeeze per step, batch first": lambda: GateNet(StepSqueeze(), "BT"),
-    "squeeze by convolutions": lambda: GateNet(ConvSqueeze(), "TB"),
-    "channels then pixels": lambda: GateNet(ChannelThenSpatial(), "TB"),
-    "channels then pixels, batch first": lambda: GateNet(ChannelThenSpatial(), "BT"),
-    "formula": lambda: GateNet(StepByStep()),
-    "formula, batch first": lambda: GateNet(TimeSecond(StepByStep()), "B T"),
-    "softplus": lambda: GateNet(SelfScaled(functional.softplus)),
-    "tanh": lambda: GateNet(SelfScaled(torch.tanh), "T B"),
-    "in place": lambda: GateNet(InPlace()),
-    "scaled input": lambda: GateNet(StepByStep(), input_gain=0.5),
-    "FSTA": lambda: GateNet(FSTA(T)),
-    "FSTA, reduced, batch first": lambda: GateNet(TimeSecond(FSTA(T, reduction=16)), "B T"),
-    "ASA": lambda: GateNet(ASA(T)),
-    "ASA, reduced": lambda: GateNet(ASA(T, reduction=2, lam=0.4)),
 }
 
 
@@ -526,81 +370,3 @@ def clips_for(name: str, samples: int, seed: int = 1) -> Tensor:
 def clips(shape: tuple[int, ...], seed: int = 1, rate: float = 0.4) -> Tensor:
     """Binary events, float64."""
     return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < rate).double()
-
-
-def record(net: nn.Module, x: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """The answer of ``net`` in float64, and input current and spikes of each call of a neuron, in order."""
-    twin = copy.deepcopy(net).double()
-    calls: list[tuple[Tensor, Tensor]] = []
-
-    def keep(module: nn.Module, inputs: tuple[Tensor, ...], spikes: Tensor) -> None:
-        assert isinstance(module, LIF)
-        calls.append((inputs[0] * module.neuron_spec().input_gain, spikes))
-
-    for module in twin.modules():
-        if isinstance(module, LIF):
-            module.register_forward_hook(keep)
-    with torch.no_grad():
-        answer = twin(x)
-    return answer, calls
-
-
-def assert_same_but_for_rounding(
-    graph: nir.NIRGraph, net: nn.Module, x: Tensor, *, folded_gates: bool = False, gate_error: float = 1e-6
-) -> None:
-    """Compare every population on the net's own spikes: currents within the rounding of float32 weights, and spikes
-    that differ only where the membrane is that close to the threshold.
-
-    ``folded_gates`` skips the currents: where a gate became part of the thresholds they differ by that factor.
-    """  # fmt: skip
-    answer, calls = record(net, x)
-    populations = read_float_graph(graph).populations
-    firing = [p for p in populations if p.fires]
-    assert len(firing) <= len(calls)
-    trains = {"input": x}
-    for population, (_, spikes) in zip(firing, calls, strict=False):
-        trains[population.name] = spikes.reshape(*spikes.shape[:2], *population.shape)
-    for population, (wanted, _) in zip(firing, calls, strict=False):
-        current, error = current_and_error(population, trains, gate_error)
-        if not folded_gates:
-            difference = (current - wanted.reshape(current.shape)).abs()
-            assert bool((difference <= error).all()), f"{population.name}: current off by {difference.max()}"
-        assert_same_spikes(population, current, error, trains[population.name])
-    last = populations[-1]
-    if last.fires:
-        wanted_answer = answer if answer.ndim == 2 else answer.mean(0).flatten(1)
-        assert torch.equal(trains[last.name].mean(0).flatten(1), wanted_answer)
-        return
-    logits, error = current_and_error(last, trains, gate_error)
-    assert bool(((logits.mean(0).flatten(1) - answer.flatten(1)).abs() <= error.mean(0).flatten(1)).all())
-
-
-def current_and_error(
-    population: FloatPopulation, trains: dict[str, Tensor], gate_error: float
-) -> tuple[Tensor, Tensor]:
-    """The gated current, and a bound on what rounding the weights to float32 changes of it."""
-    current = population.current(trains)
-    total = torch.zeros_like(current)
-    for s in population.synapses:
-        positive = FloatSynapse(s.name, s.source, abs(s.weight), abs(s.bias), s.conv, 0)
-        total += positive.current(trains[s.source].abs()).reshape(total.shape)
-    error = total * WEIGHT_ERROR * 1.001 + 1e-12
-    if population.gate is None:
-        return current, error
-    gate = run_float(population.gate, current)
-    return current * gate, (error + current.abs() * gate_error) * gate.abs()
-
-
-def assert_same_spikes(population: FloatPopulation, current: Tensor, error: Tensor, wanted: Tensor) -> None:
-    """Integrate with the wanted spikes as resets; where a spike differs the membrane must be at the threshold."""
-    theta = torch.as_tensor(population.v_threshold, dtype=current.dtype)
-    v, bound = torch.zeros_like(current[0]), torch.zeros_like(current[0])
-    rate = float(wanted.mean())
-    assert 0.005 < rate < 0.995, f"{population.name} fires in {rate:.1%} of its slots: the comparison shows nothing"
-    for step, spikes, e in zip(current, wanted, error, strict=True):
-        v, bound = population.decay * v + step, population.decay * bound + e
-        fired = (v > theta) if population.strict else (v >= theta)
-        differs = fired != spikes.bool()
-        allowed = bound + theta * 2 * WEIGHT_ERROR
-        assert bool(((v - theta).abs()[differs] <= allowed.expand_as(v)[differs]).all()), f"{population.name} differs"
-        v, bound = v * (1 - spikes), bound * (1 - spikes)

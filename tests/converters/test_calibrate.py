@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from networks import SHAPE, Chain, T, captured, clips, prepared
+from gate_networks import T
+from networks import SHAPE, Chain, captured, clips, prepared
 from spikefold.converters.calibrate import BATCH, batches, calibrate, run_batches
 from spikefold.converters.capture import capture
 from spikefold.converters.float_graph import read_float_graph

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from networks import SHAPE, T, captured, clips, clips_for
+from gate_networks import T
+from networks import SHAPE, captured, clips, clips_for
 from spikefold.converters.float_graph import read_float_graph
 from spikefold.errors import FileFormatError, InputError
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from gate_networks import T
 from generated_gates import GATES, make_gate
-from networks import T, captured, clips
+from networks import captured, clips
 from spikefold.converters.float_graph import read_float_graph
 from spikefold.converters.gate_float import run_float
 from spikefold.converters.gate_program import (

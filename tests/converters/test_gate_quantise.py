@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from networks import GATES, SHAPE, T, captured, clips
+from gate_networks import GATES, T
+from networks import SHAPE, captured, clips
 from spikefold.converters.calibrate import calibrate
 from spikefold.converters.float_graph import FloatPopulation, read_float_graph
 from spikefold.converters.gate_float import FUNCTIONS, run_float

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from networks import SHAPE, T, captured, clips
+from gate_networks import T
+from networks import SHAPE, captured, clips
 from spikefold.converters.calibrate import calibrate
 from spikefold.converters.float_graph import read_float_graph
 from spikefold.converters.lower import lower, lower_float

@@ -9,8 +9,9 @@ import nir
 import numpy as np
 import pytest
 
+from gate_networks import T
 from generated_graphs import random_clips, random_graph
-from networks import T, captured, clips, clips_for
+from networks import captured, clips, clips_for
 from spikefold.converters import nir_file
 from spikefold.converters.arithmetic import STATE_FRACTION_BITS
 from spikefold.converters.fixed_point_graph import FixedPointGraph

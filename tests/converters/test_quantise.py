@@ -8,17 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from networks import (
-    NETS,
-    SHAPE,
-    Dense,
-    T,
-    captured,
-    clips,
-    clips_for,
-    neuron,
-    prepared,
-)
+from gate_networks import T
+from networks import NETS, SHAPE, Dense, captured, clips, clips_for, neuron, prepared
 from spikefold.converters import arithmetic, quantise
 from spikefold.converters.calibrate import Calibration, calibrate
 from spikefold.converters.capture import capture

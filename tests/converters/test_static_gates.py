@@ -10,17 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from networks import (
-    SHAPE,
-    ClipSqueeze,
-    GateNet,
-    StepByStep,
-    StepSqueeze,
-    T,
-    assert_same_but_for_rounding,
-    clips,
-    prepared,
-)
+from compared_networks import assert_same_but_for_rounding
+from gate_networks import ClipSqueeze, GateNet, StepByStep, StepSqueeze, T
+from networks import SHAPE, clips, prepared
 from spikefold.converters.calibrate import calibrate
 from spikefold.converters.capture import capture
 from spikefold.converters.float_graph import read_float_graph

@@ -9,21 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from networks import (
-    GATES,
-    NETS,
-    SHAPE,
-    Chain,
-    PoolBetween,
-    Residual,
-    T,
-    assert_same_but_for_rounding,
-    captured,
-    clips,
-    clips_for,
-    prepared,
-    record,
-)
+from compared_networks import assert_same_but_for_rounding, record
+from gate_networks import GATES, T
+from networks import NETS, SHAPE, Chain, PoolBetween, Residual, captured, clips, clips_for, prepared
 from spikefold.converters.capture import capture
 from spikefold.converters.float_graph import read_float_graph
 from spikefold.models import ASA, FSTA, LIF, DVSNet, OverTime

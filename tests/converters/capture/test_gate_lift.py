@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from networks import GATES, SHAPE, GateNet, SelfScaled, T, TimeSecond, captured, prepared
+from gate_networks import GATES, GateNet, SelfScaled, T, TimeSecond
+from networks import SHAPE, captured, prepared
 from spikefold.converters.capture import capture
 from spikefold.converters.float_graph import read_float_graph
 from spikefold.converters.gate_float import run_float
