@@ -62,12 +62,14 @@ def to_onnx_step(graph: FixedPointGraph) -> ModelProto:
         state, following, train = f"v/{n.name}", f"v_next/{n.name}", f"train/{n.name}"
         current, dtype = emit_current(e, graph, n, messages_of)
         current = saturate(e, current, ranges.current_range(graph, n), dtype)
+        # a state of another batch would be broadcast in silence; reshaping it to the current's shape fails instead
+        held = e.op("Reshape", state, e.op("Shape", current))
         if n.fires:
             threshold = e.constant(n.v_threshold << arithmetic.STATE_FRACTION_BITS, np.int32)
             names = (e.new_name("spikes"), following)
-            spikes, _ = e.ops(LIF, state, current, threshold, names=names, domain=DOMAIN, dv=n.dv)
+            spikes, _ = e.ops(LIF, held, current, threshold, names=names, domain=DOMAIN, dv=n.dv)
         else:
-            e.op(INTEGRATOR, state, current, name=following, domain=DOMAIN, dv=n.dv)
+            e.op(INTEGRATOR, held, current, name=following, domain=DOMAIN, dv=n.dv)
             spikes = e.op("ConstantOfShape", e.op("Shape", current))
         messages[n.name, TensorProto.FLOAT] = spikes
         trains[n.name] = e.cast(spikes, TensorProto.UINT8, train)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.inliner
+import onnxruntime
 import pytest
 
 from generated_graphs import random_clips, random_graph
@@ -145,3 +146,14 @@ def test_a_gate_shift_beyond_exact_products_is_refused() -> None:
     neurons = (dataclasses.replace(n, gate=gate, gate_shift=37), *graph.neurons[1:])
     with pytest.raises(LoweringError, match=r"'conv1': gate_shift 37.*53 bits"):
         to_onnx_clip(dataclasses.replace(graph, neurons=neurons))
+
+
+@pytest.mark.parametrize(("events", "states"), [(3, 1), (1, 3), (3, 2)])
+def test_the_step_graph_itself_refuses_states_of_another_batch(events: int, states: int) -> None:
+    graph = random_graph(3)
+    session = onnxruntime.InferenceSession(to_onnx_step(graph).SerializeToString())
+    feed = {"events": random_clips(graph, 3, time_steps=1, batch=events)[0].astype(np.uint8)}
+    for held in session.get_inputs()[1:]:
+        feed[held.name] = np.zeros((states, *held.shape[1:]), np.int32)
+    with pytest.raises(Exception, match="reshape"):
+        session.run(None, feed)
