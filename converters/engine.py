@@ -6,8 +6,6 @@ membranes are float64 whole numbers, whose 12-bit decay stays below 2**53; gates
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,7 +14,8 @@ from torch.nn import functional
 
 from spikefold.converters import arithmetic
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse
-from spikefold.converters.gate_program import GateProgram, Step, broadcast_shape, slice_index
+from spikefold.converters.gate_float import SAME_OPS, TensorOp
+from spikefold.converters.gate_program import GateProgram, Step
 from spikefold.converters.ranges import can_wrap, synapse_bound
 from spikefold.converters.reference import Trace, check_input, read_out
 
@@ -133,24 +132,13 @@ def _look_up(step: Step, args: list[Tensor]) -> Tensor:
     return table[(args[0] + step.attributes["offset"]).clamp(0, len(table) - 1)]
 
 
-_OPS: dict[str, Callable[[Step, list[Tensor]], Tensor]] = {
-    "reshape": lambda s, a: a[0].reshape(s.attributes["shape"]),
-    "permute": lambda s, a: a[0].permute(s.attributes["axes"]),
-    "broadcast": lambda s, a: a[0].expand(broadcast_shape(s.attributes["shape"], tuple(a[0].shape))),
-    "slice": lambda s, a: a[0][slice_index(a[0].ndim, s.attributes)],
-    "sum": lambda s, a: a[0].sum(s.attributes["axes"], keepdim=s.attributes["keepdim"]),
-    "max": lambda s, a: a[0].amax(s.attributes["axes"], keepdim=s.attributes["keepdim"]),
-    "add": lambda s, a: a[0] + a[1],
-    "subtract": lambda s, a: a[0] - a[1],
-    "multiply": lambda s, a: a[0] * a[1],
+_OPS: dict[str, TensorOp] = {
+    **SAME_OPS,
     "multiply_const": lambda s, a: a[0] * _constant(s),
     "add_const": lambda s, a: a[0] + _constant(s),
-    "relu": lambda s, a: a[0].clamp(min=0),
-    "clip": lambda s, a: a[0].clamp(s.attributes["low"], s.attributes["high"]),
     "matmul": lambda s, a: a[0] @ _constant(s),
     "conv2d": _conv2d,
     "topk_mask": _top_k,
-    "concat": lambda s, a: torch.cat(a, dim=s.attributes["axis"]),
     "rescale": _rescale,
     "look_up": _look_up,
 }

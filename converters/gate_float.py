@@ -56,25 +56,30 @@ def _topk_float(step: Step, args: list[torch.Tensor]) -> torch.Tensor:
     return torch.zeros_like(args[0]).scatter(axis, index, 1.0)
 
 
-_FloatOp = Callable[[Step, list[torch.Tensor]], torch.Tensor]
-_FLOAT: dict[str, _FloatOp] = {
+TensorOp = Callable[[Step, list[torch.Tensor]], torch.Tensor]
+SAME_OPS: dict[str, TensorOp] = {
     "reshape": lambda s, a: a[0].reshape(s.attributes["shape"]),
     "permute": lambda s, a: a[0].permute(s.attributes["axes"]),
     "broadcast": lambda s, a: a[0].expand(broadcast_shape(s.attributes["shape"], tuple(a[0].shape))),
     "slice": lambda s, a: a[0][slice_index(a[0].ndim, s.attributes)],
+    "concat": lambda s, a: torch.cat(a, dim=s.attributes["axis"]),
     "sum": lambda s, a: a[0].sum(s.attributes["axes"], keepdim=s.attributes["keepdim"]),
     "max": lambda s, a: a[0].amax(s.attributes["axes"], keepdim=s.attributes["keepdim"]),
     "add": lambda s, a: a[0] + a[1],
     "subtract": lambda s, a: a[0] - a[1],
     "multiply": lambda s, a: a[0] * a[1],
-    "multiply_const": lambda s, a: a[0] * _const(s, a[0]),
-    "add_const": lambda s, a: a[0] + _const(s, a[0]),
     "relu": lambda s, a: torch.relu(a[0]),
     "clip": lambda s, a: a[0].clamp(s.attributes["low"], s.attributes["high"]),
+}
+"""Operations that torch writes alike for floats and for whole numbers; the integer engine shares them."""
+
+_FLOAT: dict[str, TensorOp] = {
+    **SAME_OPS,
+    "multiply_const": lambda s, a: a[0] * _const(s, a[0]),
+    "add_const": lambda s, a: a[0] + _const(s, a[0]),
     "matmul": lambda s, a: a[0] @ _const(s, a[0]),
     "conv2d": _conv2d_float,
     "topk_mask": _topk_float,
-    "concat": lambda s, a: torch.cat(a, dim=s.attributes["axis"]),
     "scale": lambda s, a: a[0] * s.attributes["factor"],
     "offset": lambda s, a: a[0] + s.attributes["value"],
     "function": lambda s, a: FUNCTIONS[s.attributes["name"]](a[0]),

@@ -259,7 +259,7 @@ def _folding_lines(v: Verification) -> list[str]:
     verdict = "within the rounding bound" if f.within_bound else "NOT EXPLAINED BY ROUNDING"
     lines = [f"module vs folded float net, layer by layer in float64: {verdict}"]
     for layer in f.layers:
-        what = f"{_share(layer.flips, layer.neuron_steps)} spikes flip" if layer.fires else "logits"
+        what = f"{_share(layer.flips, layer.neuron_steps)} neuron-steps flip" if layer.fires else "logits"
         line = (
             f"  {layer.name}: {what}; largest difference {layer.largest_difference:.1e}, {layer.largest_share:.2f} of "
             f"its bound (mean bound {layer.mean_bound:.1e})"
@@ -270,7 +270,7 @@ def _folding_lines(v: Verification) -> list[str]:
             line += f"; {layer.outside:,} values and {layer.flips_outside:,} flips OUTSIDE"
         lines.append(line)
     lines.append(
-        f"  for information, both run freely in float32: {_share(f.float32_flips, f.float32_spikes)} spikes and "
+        f"  for information, both run freely in float32: {_share(f.float32_flips, f.float32_spikes)} neuron-steps and "
         f"{f.float32_predictions} of {f.samples} predictions differ"
     )
     return lines
@@ -301,7 +301,7 @@ def _quantisation_lines(v: Verification) -> list[str]:
     ]
     for layer in q.layers:
         alone, carried = layer.isolated / layer.neuron_steps, layer.cumulative / layer.neuron_steps
-        lines.append(f"  {layer.name}: {alone:.3%} of spikes differ alone, {carried:.3%} carried on")
+        lines.append(f"  {layer.name}: spikes differ in {alone:.3%} of neuron-steps alone, {carried:.3%} carried on")
     return lines
 
 
@@ -309,7 +309,7 @@ def _backend_lines(v: Verification) -> list[str]:
     lines = ["fixed point vs the numpy reference, differing values:"]
     for b in v.backends:
         lines.append(
-            f"  {b.backend}: {b.spike_differences:,} of {b.spikes:,} spikes, {b.membrane_differences:,} of "
+            f"  {b.backend}: {b.spike_differences:,} of {b.spikes:,} spike values, {b.membrane_differences:,} of "
             f"{b.membranes:,} membrane values, {b.logit_differences:,} of {b.logits:,} logits "
             f"({b.samples} samples, {b.time_steps} steps)"
         )

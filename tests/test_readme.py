@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from spikefold.deploy.lava.interpreter import explain_missing, lava_python
+
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -20,6 +22,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.lava
+@pytest.mark.skipif(lava_python() is None, reason=explain_missing())
 def test_the_users_own_net_goes_through_every_command_of_the_readme(tmp_path: Path) -> None:
     source = next(b for b in blocks("python") if "# mynet.py" in b)
     (tmp_path / "mynet.py").write_text(source)

@@ -8,7 +8,6 @@ Neurons are discretised with ``dt = 1e-4``: ``LIF(tau = dt / (1 - decay), r = 1 
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 import nir
@@ -165,8 +164,3 @@ def gate_to_metadata(program: GateProgram) -> dict[str, Any]:
     plain, arrays = program.to_plain()
     constants = {f"gate_{i}": np.atleast_1d(a.astype(np.float32)) for i, a in enumerate(arrays)}
     return {"gate": json.dumps(plain, sort_keys=True), **constants}
-
-
-def output_size(graph: nir.NIRGraph) -> int:
-    """Number of outputs of a graph."""
-    return math.prod(int(n) for n in graph.nodes[OUTPUT].output_type["output"])

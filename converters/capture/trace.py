@@ -47,7 +47,6 @@ class TracedModule:
 
     graph: torch.fx.Graph
     constants: dict[str, Tensor]
-    input_name: str
     neurons: tuple[tuple[str, NeuronSpec], ...]
 
 
@@ -103,7 +102,7 @@ def trace(module: nn.Module, sample: Tensor) -> TracedModule:
     ):
         for node_name, target in table.items():
             constants[node_name] = state[target].detach().double()
-    return TracedModule(program.graph, constants, signature.user_inputs[0], tuple(neurons))
+    return TracedModule(program.graph, constants, tuple(neurons))
 
 
 def _works_in_place(node: torch.fx.Node) -> bool:

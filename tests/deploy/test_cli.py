@@ -95,7 +95,7 @@ def test_energy_prices_every_chip_with_ranges(project: Path, exported: dict[str,
     assert prices["loihi2"]["estimate"]
 
 
-def test_verify_passes_for_a_user_net_and_compares_no_number_with_another(project: Path) -> None:
+def test_verify_passes_for_a_user_net(project: Path) -> None:
     result = answer(project, "verify", *EXPORT[1:], "--attention", "dynamic", "--samples", "4", "--lava-samples", "0")
     assert result["passed"] is True
 
