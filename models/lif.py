@@ -4,22 +4,22 @@
     s_t = [v_t > v_threshold]   or   [v_t >= v_threshold]
     m_t = v_t * (1 - s_t) + v_reset * s_t           m_{-1} = 0
 
-FSTA-SNN (AAAI 2025) uses decay 0.25, an effective threshold of 0.5 and the strict comparison; ASA-SNN (ICCV 2023) uses
-0.3, 0.3 and ``>=``.
+The systems differ in these numbers: FSTA-SNN (AAAI 2025) has decay 0.25, an effective threshold of 0.5 and the strict
+comparison; ASA-SNN (ICCV 2023) 0.3, 0.3 and ``>=``; MA-SNN (TPAMI 2023) also resets to the threshold, which then
+decays (``v_reset = v_threshold``); SMA and TCJA have SpikingJelly's ``tau`` = 2 with decaying input.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import get_args
 
 import torch
 from torch import nn
 
 from spikefold.errors import InputError
-
-Surrogate = Literal["tanh", "rectangular"]
+from spikefold.models.surrogate import Surrogate, SurrogateLIF, fire
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class NeuronSpec:
     strict : bool
         True: fires when v > threshold; False: when v >= threshold.
     v_reset : float
-        Membrane after a spike.
+        Membrane after a spike; at most v_threshold.
     input_gain : float
         Factor on the current before it is added.
     """
@@ -56,8 +56,8 @@ class NeuronSpec:
             raise InputError(f"decay = {self.decay}: must lie in [0, 1]")
         if self.v_threshold <= 0.0:
             raise InputError(f"v_threshold = {self.v_threshold}: must be greater than 0")
-        if self.v_reset >= self.v_threshold:
-            raise InputError(f"v_reset = {self.v_reset}: must be below v_threshold = {self.v_threshold}")
+        if self.v_reset > self.v_threshold:
+            raise InputError(f"v_reset = {self.v_reset}: must be at most v_threshold = {self.v_threshold}")
 
 
 class LIF(nn.Module):
@@ -67,9 +67,10 @@ class LIF(nn.Module):
     ----------
     decay, v_threshold, v_reset, strict, input_gain
         See `NeuronSpec`.
-    surrogate : {"tanh", "rectangular"}
-        Derivative used for ds/dv in training. ``tanh``: (1 - tanh^2(v - th)) / (2 tanh(1/2)) where |v - th| < 0.5,
-        else 0 (FSTA-SNN); ``rectangular``: 2 where |v - th| < 0.25, else 0 (ASA-SNN). The reset is not detached.
+    surrogate : {"tanh", "rectangular", "window", "atan", "triangular"}
+        Derivative used for ds/dv in training; see `spikefold.models.surrogate.derivative`.
+    detach_reset : bool
+        True: no gradient flows through the reset (SpikingJelly's option, MS-ResNet). False: it does (FSTA, ASA, DTA).
     """
 
     def __init__(
@@ -80,12 +81,14 @@ class LIF(nn.Module):
         strict: bool = True,
         input_gain: float = 1.0,
         surrogate: Surrogate = "tanh",
+        detach_reset: bool = False,
     ) -> None:
         super().__init__()
         self._spec = NeuronSpec(decay, v_threshold, strict, v_reset, input_gain)
         if surrogate not in get_args(Surrogate):
             raise InputError(f"surrogate = {surrogate!r}: must be one of {', '.join(get_args(Surrogate))}")
         self.surrogate: Surrogate = surrogate
+        self.detach_reset = detach_reset
 
     @classmethod
     def from_tau(
@@ -96,22 +99,34 @@ class LIF(nn.Module):
         strict: bool = False,
         decay_input: bool = True,
         surrogate: Surrogate = "tanh",
+        detach_reset: bool = False,
     ) -> LIF:
         """Make a neuron from a time constant in steps: decay = 1 - 1/tau; ``decay_input`` sets the gain to 1/tau."""
         if not tau >= 1.0:
             raise InputError(f"tau = {tau}: must be at least 1 time step")
-        return cls(1.0 - 1.0 / tau, v_threshold, 0.0, strict, 1.0 / tau if decay_input else 1.0, surrogate)
+        gain = 1.0 / tau if decay_input else 1.0
+        return LIF(1.0 - 1.0 / tau, v_threshold, 0.0, strict, gain, surrogate, detach_reset)
 
     def neuron_spec(self) -> NeuronSpec:
         """Return what this neuron computes, as data."""
         return self._spec
 
+    def dynamics(self) -> tuple[float | torch.Tensor, float | torch.Tensor]:
+        """Return decay and input gain; a tensor where it is learned."""
+        return self._spec.decay, self._spec.input_gain
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Turn currents ``[T, B, ...]`` (float) into spikes 0/1 of the same shape and dtype."""
-        if torch.is_grad_enabled() and x.requires_grad:
-            spikes: torch.Tensor = _SurrogateLIF.apply(x, self._spec, self.surrogate)  # type: ignore[no-untyped-call]
-            return spikes
-        return self.run(x)[0]
+        learned = any(parameter.requires_grad for parameter in self.parameters(recurse=False))
+        if not torch.is_grad_enabled() or not (x.requires_grad or learned):
+            return self.run(x)[0]
+        _check_time_axis(x)
+        decay, gain = self.dynamics()
+        current = x if isinstance(gain, float) and gain == 1.0 else gain * x
+        spikes: torch.Tensor = SurrogateLIF.apply(  # type: ignore[no-untyped-call]
+            current, decay, self._spec, self.surrogate, self.detach_reset
+        )
+        return spikes
 
     def run(self, x: torch.Tensor, teacher: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Integrate currents and also return the membrane of every step, without gradient shaping.
@@ -135,69 +150,28 @@ class LIF(nn.Module):
                 f"teacher: shape {tuple(teacher.shape)} differs from the currents' {tuple(x.shape)}; give its spikes"
             )
         spec = self._spec
+        decay, gain = self.dynamics()
         spikes: list[torch.Tensor] = []
         membranes: list[torch.Tensor] = []
-        v = spec.input_gain * x[0]
+        v = gain * x[0]
         for step in range(x.shape[0]):
             if step > 0:
                 resets = spikes[-1] if teacher is None else teacher[step - 1].to(x.dtype)
                 kept = v * (1.0 - resets) + spec.v_reset * resets
-                v = spec.decay * kept + spec.input_gain * x[step]
+                v = decay * kept + gain * x[step]
             membranes.append(v)
-            spikes.append(_fire(v, spec).to(x.dtype))
+            spikes.append(fire(v, spec).to(x.dtype))
         return torch.stack(spikes), torch.stack(membranes)
 
     def extra_repr(self) -> str:
         """Show the neuron's numbers in ``print(net)``."""
-        s = self._spec
-        return f"decay={s.decay:g}, v_threshold={s.v_threshold:g}, strict={s.strict}, input_gain={s.input_gain:g}"
+        s = self.neuron_spec()
+        return (
+            f"decay={s.decay:g}, v_threshold={s.v_threshold:g}, v_reset={s.v_reset:g}, strict={s.strict}, "
+            f"input_gain={s.input_gain:g}"
+        )
 
 
 def _check_time_axis(x: torch.Tensor) -> None:
     if x.dim() < 2 or x.shape[0] == 0:
         raise InputError(f"currents: shape {tuple(x.shape)}; expected [T, B, ...] with T of at least 1")
-
-
-def _fire(v: torch.Tensor, spec: NeuronSpec) -> torch.Tensor:
-    return v > spec.v_threshold if spec.strict else v >= spec.v_threshold
-
-
-def _derivative(v: torch.Tensor, spec: NeuronSpec, surrogate: Surrogate) -> torch.Tensor:
-    distance = v - spec.v_threshold
-    if surrogate == "rectangular":
-        return (distance.abs() < 0.25).to(v.dtype) * 2.0
-    inside = (distance.abs() < 0.5).to(v.dtype) / (2.0 * math.tanh(0.5))
-    return inside * (1.0 - torch.tanh(distance).square_())
-
-
-class _SurrogateLIF(torch.autograd.Function):
-    """The loop of `LIF` with back-propagation through time written out: one saved tensor instead of six a step."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, spec: NeuronSpec, surrogate: Surrogate) -> torch.Tensor:
-        _check_time_axis(x)
-        membranes, spikes = torch.empty_like(x), torch.empty_like(x)
-        kept = torch.zeros_like(x[0])
-        for step in range(x.shape[0]):
-            v = torch.add(spec.decay * kept, x[step], alpha=spec.input_gain)
-            fired = _fire(v, spec)
-            membranes[step], spikes[step] = v, fired
-            kept = v.masked_fill(fired, spec.v_reset)
-        ctx.save_for_backward(membranes, spikes)
-        ctx.spec, ctx.surrogate = spec, surrogate
-        return spikes
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (grad_spikes,) = grads
-        membranes, spikes = ctx.saved_tensors
-        spec: NeuronSpec = ctx.spec
-        grad_x = torch.empty_like(membranes)
-        later = torch.zeros_like(membranes[0])  # gradient arriving at m_t from step t + 1
-        for step in reversed(range(membranes.shape[0])):
-            v, s = membranes[step], spikes[step]
-            through_spike = grad_spikes[step] + later * (spec.v_reset - v)
-            grad_v = through_spike * _derivative(v, spec, ctx.surrogate) + later * (1.0 - s)
-            grad_x[step] = grad_v * spec.input_gain
-            later = grad_v * spec.decay
-        return grad_x, None, None

@@ -2,67 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 
 from torch import nn
 
 from spikefold.errors import InputError
-from spikefold.models.attention.asa import ASA
-from spikefold.models.attention.fsta import FSTA
-from spikefold.models.dvsnet import DVSNet
-from spikefold.models.lif import LIF
+from spikefold.models.systems import dvsnets
+from spikefold.models.systems.entry import Entry, Option
 
-_asa_neuron = partial(LIF, decay=0.3, v_threshold=0.3, strict=False, surrogate="rectangular")
-_fsta_neuron = partial(LIF, decay=0.25, v_threshold=0.5, strict=True, surrogate="tanh")
-
-_PARTS: Mapping[str, tuple[Callable[[], nn.Module], Callable[[int], nn.Module] | None]] = {
-    "plain-dvsnet": (_asa_neuron, None),
-    "asa-dvsnet": (_asa_neuron, ASA),
-    "fsta-dvsnet": (_fsta_neuron, FSTA),
-}
-MODEL_NAMES = tuple(_PARTS)
-SHORT_NAMES = {name.removesuffix("-dvsnet"): name for name in MODEL_NAMES}
-"""What users type: ``plain``, ``asa``, ``fsta``."""
+ENTRIES: Mapping[str, Entry] = {**dvsnets.ENTRIES}
+MODEL_NAMES = tuple(ENTRIES)
+SHORT_NAMES = {name.removesuffix("-dvsnet"): name for name in dvsnets.ENTRIES}
+"""Short forms of the small networks: ``asa`` for ``asa-dvsnet``."""
 
 _LIMITS = {"in_channels": (1, 64), "time_steps": (1, 1024), "num_classes": (1, 10_000), "input_size": (4, 512)}
+
+
+@dataclass(frozen=True)
+class BuiltAs:
+    """How `build` was called for a network; kept on it as ``network.built_as``."""
+
+    name: str
+    arguments: Mapping[str, Option]
 
 
 def full_name(name: str) -> str:
     """Return the registered name for a full or short one; InputError lists the names if there is none."""
     full = SHORT_NAMES.get(name, name)
-    if full not in _PARTS:
+    if full not in ENTRIES:
         raise InputError(f"model {name!r}: no such network; choose one of {', '.join([*SHORT_NAMES, *MODEL_NAMES])}")
     return full
 
 
-def build(name: str, in_channels: int = 2, time_steps: int = 10, num_classes: int = 10, input_size: int = 32) -> DVSNet:
+def build(
+    name: str,
+    in_channels: int | None = None,
+    time_steps: int | None = None,
+    num_classes: int | None = None,
+    input_size: int | None = None,
+    **options: Option,
+) -> nn.Module:
     """Make a freshly initialised network.
 
     Parameters
     ----------
     name : str
-        ``plain-dvsnet``, ``asa-dvsnet`` or ``fsta-dvsnet``, or the short forms without ``-dvsnet``. The plain one has
-        ASA-SNN's neuron.
-    in_channels : int
-        Channels of a frame (2: ON and OFF events).
-    time_steps : int
-        T of the clips. The plain network accepts any T afterwards; attention fixes it.
-    num_classes : int
+        A registered name such as ``fsta-resnet20`` (`MODEL_NAMES`, ``spikefold models``), or the short form of a small
+        one, ``asa`` for ``asa-dvsnet``.
+    in_channels : int, optional
+        Channels of a frame (2: ON and OFF events). Without it, as the authors built the network; so the next three.
+    time_steps : int, optional
+        T of the clips. A plain network accepts any T afterwards; attention fixes it.
+    num_classes : int, optional
         Number of classes.
-    input_size : int
+    input_size : int, optional
         Height and width of a frame in pixels.
+    **options
+        What else the network lets one choose, such as ``width`` or ``mask_mode``; `ENTRIES` lists them with their
+        defaults.
+
+    Returns
+    -------
+    nn.Module
+        Takes clips ``[T, B, C, H, W]`` and returns one row of class scores a sample, ``[B, classes]``.
+
+    Raises
+    ------
+    InputError
+        There is no such network or option, or a size is out of range.
     """
-    sizes = {
-        "in_channels": in_channels,
-        "time_steps": time_steps,
-        "num_classes": num_classes,
-        "input_size": input_size,
-    }
+    name = full_name(name)
+    entry = ENTRIES[name]
+    given = {"in_channels": in_channels, "time_steps": time_steps, "num_classes": num_classes, "input_size": input_size}
+    sizes = {field: value for field, value in given.items() if value is not None}
     for field, value in sizes.items():
         low, high = _LIMITS[field]
-        if not isinstance(value, int) or not low <= value <= high:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise InputError(f"{field} = {value!r}: must be a whole number from {low} to {high}")
-    neuron, attention = _PARTS[full_name(name)]
-    make_attention = None if attention is None else partial(attention, time_steps)
-    return DVSNet(neuron, make_attention, in_channels, num_classes, input_size)
+    known = entry.options()
+    for option, chosen in options.items():
+        if option not in known:
+            raise InputError(f"{name}: no option {option!r}; it has {', '.join(known) or 'none'}")
+        expected = type(known[option])
+        if type(chosen) is not expected and not (expected is float and type(chosen) is int):
+            raise InputError(f"{name}: {option} = {chosen!r}; expected {expected.__name__}")
+    made_for = replace(entry.sizes, **sizes)
+    network = entry.make(made_for, **options)
+    network.built_as = BuiltAs(name, {**asdict(made_for), **options})  # type: ignore[assignment]
+    if entry.released is not None:
+        network.released_names = entry.released  # type: ignore[assignment]
+    return network

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spikefold.errors import InputError
-from spikefold.models import LIF, NeuronSpec
+from spikefold.models import LIF, AdaptiveLIF, NeuronSpec, ParametricLIF
 
 FSTA_NEURON = LIF(decay=0.25, v_threshold=0.5, strict=True)
 ASA_NEURON = LIF(decay=0.3, v_threshold=0.3, strict=False, surrogate="rectangular")
@@ -77,7 +77,21 @@ def test_teacher_of_another_shape_is_refused():
         FSTA_NEURON.run(torch.zeros(4, 1), torch.zeros(3, 1))
 
 
-@pytest.mark.parametrize("neuron", [FSTA_NEURON, ASA_NEURON, LIF(0.5, 0.4, -0.1, False, 0.5)])
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        FSTA_NEURON,
+        ASA_NEURON,
+        LIF(0.5, 0.4, -0.1, False, 0.5),
+        LIF(0.3, 0.3, 0.3, False, surrogate="rectangular"),
+        LIF(0.25, 0.5, surrogate="window", detach_reset=True),
+        LIF.from_tau(2.0, surrogate="atan", detach_reset=True),
+        LIF(0.5, 1.0, surrogate="triangular"),
+        AdaptiveLIF().double(),
+        ParametricLIF(3.0).double(),
+    ],
+    ids=["fsta", "asa", "any", "ma", "ms", "sma", "dta", "adaptive", "parametric"],
+)
 def test_backward_is_back_propagation_of_the_loop(neuron):
     """The written-out backward pass against autograd through the loop with the surrogate in place."""
     spec = neuron.neuron_spec()
@@ -92,25 +106,33 @@ def test_backward_is_back_propagation_of_the_loop(neuron):
         def backward(ctx, grad):
             (v,) = ctx.saved_tensors
             d = v - spec.v_threshold
-            if neuron.surrogate == "rectangular":
-                slope = torch.where(d.abs() < 0.25, 2.0, 0.0)
-            else:
-                slope = torch.where(d.abs() < 0.5, (1 - torch.tanh(d) ** 2) / (2 * math.tanh(0.5)), 0.0)
-            return grad * slope
+            slopes = {
+                "rectangular": torch.where(d.abs() < 0.25, 2.0, 0.0),
+                "window": torch.where(d.abs() < 0.5, 1.0, 0.0),
+                "atan": 1 / (1 + (math.pi * d) ** 2),
+                "triangular": torch.where(d.abs() < 1, 1 - d.abs(), 0.0),
+                "tanh": torch.where(d.abs() < 0.5, (1 - torch.tanh(d) ** 2) / (2 * math.tanh(0.5)), 0.0),
+            }
+            return grad * slopes[neuron.surrogate]
 
     generator = torch.Generator().manual_seed(4)
     x = torch.randn(8, 2, 7, generator=generator, dtype=torch.float64).requires_grad_()
     weight = torch.randn(8, 2, 7, generator=generator, dtype=torch.float64)
     kept, spikes = torch.zeros(2, 7, dtype=torch.float64), []
+    decay, gain = neuron.dynamics()
     for current in x:
-        v = spec.decay * kept + spec.input_gain * current
+        v = decay * kept + gain * current
         s = Spike.apply(v)
         spikes.append(s)
-        kept = v * (1 - s) + spec.v_reset * s
-    (expected,) = torch.autograd.grad((torch.stack(spikes) * weight).sum(), x)
-    (found,) = torch.autograd.grad((neuron(x) * weight).sum(), x)
-    torch.testing.assert_close(found, expected)
-    assert found.abs().sum() > 0
+        resets = s.detach() if neuron.detach_reset else s
+        kept = v * (1 - resets) + spec.v_reset * resets
+    learned = (x, *neuron.parameters())
+    expected = torch.autograd.grad((torch.stack(spikes) * weight).sum(), learned)
+    found = torch.autograd.grad((neuron(x) * weight).sum(), learned)
+    assert len(found) == len(learned)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+        assert one.abs().sum() > 0
 
 
 def test_state_does_not_leak_between_calls():

@@ -37,7 +37,11 @@ def test_every_current_and_spike_of_a_gated_net_is_the_modules(name: str) -> Non
 def test_every_current_and_spike_of_the_shipped_net_is_the_modules(
     attention: Callable[[], nn.Module] | None, threshold: float
 ) -> None:
-    net = prepared(DVSNet(lambda: LIF(0.25, threshold), attention, 2, 3, 9))
+    def spiking(_: int) -> dict[str, nn.Module]:
+        gate = {} if attention is None else {"attention": attention()}
+        return {**gate, "neuron": LIF(0.25, threshold)}
+
+    net = prepared(DVSNet(spiking, 2, 3, 9))
     graph = capture(net, torch.zeros(T, 1, 2, 9, 9))
     assert_same_but_for_rounding(graph, net, clips((T, 3, 2, 9, 9)))
 

@@ -1,17 +1,16 @@
 """A small network for event clips: three convolutional blocks and a linear readout.
 
-It is the three-convolution network of ASA-SNN (ICCV 2023) made narrow; attention, where there is any, gates the
-current between pooling and neuron.
+It is the three-convolution network of ASA-SNN (ICCV 2023) made narrow.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from spikefold.models.backbones.spiking import Inserted, SpikingLayer
 from spikefold.models.over_time import OverTime
 
 CHANNELS = (16, 32, 32)
@@ -19,40 +18,40 @@ POOLING = (1, 2, 2)
 
 
 class DVSNet(nn.Module):
-    """Three blocks [3x3 convolution, batch norm, average pooling, attention, neuron], then a linear map a step.
+    """Three blocks [3x3 convolution, batch norm, average pooling, spiking layer], then a linear map a step.
 
     Parameters
     ----------
-    neuron : callable
-        Makes one neuron module for currents ``[T, B, C, H, W]``; called once a block.
-    attention : callable, optional
-        Makes one attention module for such currents; called once a block.
+    spiking : callable
+        Makes the spiking layer of a block; see `SpikingLayer`.
     in_channels, num_classes : int
         Channels of the clip, and number of classes.
     input_size : int
         Height and width of the clip in pixels; the second and third block halve it, rounding down.
+    before_norm : callable, optional
+        Makes a module between convolution and batch norm of the second and third block.
     """
 
     def __init__(
         self,
-        neuron: Callable[[], nn.Module],
-        attention: Callable[[], nn.Module] | None,
+        spiking: SpikingLayer,
         in_channels: int,
         num_classes: int,
         input_size: int,
+        before_norm: Inserted | None = None,
     ) -> None:
         super().__init__()
-        blocks = []
+        blocks: list[nn.Module] = []
         for channels, pooling in zip(CHANNELS, POOLING, strict=True):
             layers: OrderedDict[str, nn.Module] = OrderedDict()
             layers["conv"] = OverTime(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False))
+            if before_norm is not None and blocks:
+                layers["before_norm"] = before_norm(channels)
             layers["norm"] = OverTime(nn.BatchNorm2d(channels))
             if pooling > 1:
                 layers["pool"] = OverTime(nn.AvgPool2d(pooling))
                 input_size //= pooling
-            if attention is not None:
-                layers["attention"] = attention()
-            layers["neuron"] = neuron()
+            layers.update(spiking(channels))
             blocks.append(nn.Sequential(layers))
             in_channels = channels
         self.blocks = nn.Sequential(*blocks)

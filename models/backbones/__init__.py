@@ -1,0 +1,1 @@
+"""Networks without a choice of neuron or attention: both are handed in as factories."""
