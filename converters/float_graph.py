@@ -50,7 +50,10 @@ class FloatSynapse:
 
 @dataclass(frozen=True)
 class FloatPopulation:
-    """Neurons (or, where ``fires`` is False, the readout that sums over time) and what leads to them."""
+    """Neurons (or, where ``fires`` is False, the readout that sums over time) and what leads to them.
+
+    ``pools`` marks neurons that stand for a max pooling of spikes: whatever comes in, they fire where any spike does.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -60,6 +63,7 @@ class FloatPopulation:
     fires: bool
     synapses: tuple[FloatSynapse, ...]
     gate: GateProgram | None
+    pools: bool = False
 
     def current(self, spikes: Mapping[str, Tensor]) -> Tensor:
         """Total current ``[T, B, *shape]`` before the gate."""
@@ -176,7 +180,7 @@ def _population(name: str, nodes: Mapping[str, Any], sources: Mapping[str, list[
         raise FileFormatError(f"neurons {name!r}: the gate is damaged: {type(error).__name__} {error}") from error
     return FloatPopulation(
         name, tuple(node.v_threshold.shape), decay, node.v_threshold, bool(metadata.get("strict", True)), True,
-        synapses, gate,
+        synapses, gate, bool(metadata.get("pools", False)),
     )  # fmt: skip
 
 

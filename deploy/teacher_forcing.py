@@ -198,15 +198,19 @@ def module_logits(recording: Recording, like: Tensor) -> Tensor:
 
 def _teacher_forced(net: FloatNet, recording: Recording, clips: Tensor) -> Iterable[LayerFolding]:
     steps, batch = clips.shape[:2]
-    missing = {p.name for p in net.populations if p.fires} ^ set(recording.spikes)
+    firing = [p for p in net.populations if p.fires]
+    missing = {p.name for p in firing if not p.pools} ^ set(recording.spikes)
     if missing:
         raise InputError(
             f"neurons {', '.join(sorted(missing))} are in the module or in the captured net but not in both: capture "
             "this very module, and give each place in it a neuron module of its own"
         )
-    trains = {p.name: recording.spikes[p.name].reshape(steps, batch, *p.shape) for p in net.populations if p.fires}
-    for population in net.populations:
-        gated = bounded_gated(population.gate, bounded_current(population, {INPUT: clips, **trains}))
+    trains: dict[str, Tensor] = {INPUT: clips}
+    for population in firing:  # a max pooling sends no train of its own: whole numbers decide it, without rounding
+        own = population.fire(population.current(trains))[0] if population.pools else recording.spikes[population.name]
+        trains[population.name] = own.reshape(steps, batch, *population.shape)
+    for population in (p for p in net.populations if not p.pools):
+        gated = bounded_gated(population.gate, bounded_current(population, trains))
         if not population.fires:
             yield _compare_readout(population, gated, recording)
             continue

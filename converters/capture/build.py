@@ -66,6 +66,8 @@ class _Builder:
             gain = population.spec.input_gain
             flow, name = population.flow, population.name
             metadata: dict[str, Any] = {"strict": population.spec.strict, "decay": population.spec.decay}
+            if population.pools:
+                metadata["pools"] = True
             if population.gate is not None:
                 gated = True
                 program = lift_gate(population, self.network.values, self.network.time_steps)

@@ -112,6 +112,19 @@ def average_pool(shape: tuple[int, int, int], kernel: Pair, stride: Pair, paddin
     return ConvMap(weight, torch.zeros(c).double(), shape, stride, padding, (1, 1), c)
 
 
+def any_of(shape: tuple[int, int, int], kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> ConvMap:
+    """Count the ones in each pooling window, as a depthwise convolution of ones."""
+    c = shape[0]
+    return ConvMap(torch.ones(c, 1, *kernel).double(), torch.zeros(c).double(), shape, stride, padding, dilation, c)
+
+
+def group_mean(shape: tuple[int, ...], factor: float) -> DenseMap:
+    """Sum all but the first axis and scale: what a vote over the neurons of each class does."""
+    groups, members = shape[0], math.prod(shape[1:])
+    weight = torch.eye(groups).double().repeat_interleave(members, 1) * factor
+    return DenseMap(weight, torch.zeros(groups).double(), (groups * members,), groups * members)
+
+
 def without_bias(m: LinearMap) -> LinearMap:
     """The same map with a bias of zero."""
     return replace(m, bias=torch.zeros_like(m.bias))

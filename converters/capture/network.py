@@ -16,15 +16,25 @@ from torch import Tensor
 from torch.fx import Node
 
 from spikefold.converters.capture import linear_map as lm
-from spikefold.converters.capture.operations import HANDLERS
+from spikefold.converters.capture.operations import HANDLERS, label, pair
 from spikefold.converters.capture.trace import TracedModule
-from spikefold.converters.capture.values import Derived, Flow, Gate, Gated, Part, Value, shape_text, where
+from spikefold.converters.capture.values import (
+    Derived,
+    Flow,
+    Gate,
+    Gated,
+    Part,
+    Value,
+    leading,
+    shape_text,
+    where,
+)
 from spikefold.errors import CaptureError
 from spikefold.models.lif import NeuronSpec
 
 SUPPORTED = (
-    "Conv2d, Linear, BatchNorm, AvgPool2d, AdaptiveAvgPool2d, Flatten, Dropout, residual sums, constant scales, "
-    "neurons with a neuron_spec(), and gates"
+    "Conv2d, Linear, BatchNorm, AvgPool2d, AdaptiveAvgPool2d, MaxPool2d of spikes, Flatten, Dropout, residual sums, "
+    "constant scales, neurons with a neuron_spec(), and gates"
 )
 GATED = (
     "reads a gated signal; a gate must stand directly before a neuron (move the attention between the last linear "
@@ -33,17 +43,23 @@ GATED = (
 INPUT = "input"
 OUTPUT = "output"
 READOUT = "readout"
+OR = NeuronSpec(decay=0.0, v_threshold=0.5, strict=True)
+"""Fires where any of its synapses of weight 1 brings a spike: what max pooling does to spikes."""
 
 
 @dataclass(frozen=True)
 class CapturedPopulation:
-    """Neurons as captured: the flow into them, their constants, and the gate on their current if there is one."""
+    """Neurons as captured: the flow into them, their constants, and the gate on their current if there is one.
+
+    ``pools`` marks neurons that stand for a max pooling and are no neurons of the module.
+    """
 
     name: str
     flow: Flow
     spec: NeuronSpec
     gate: Gate | None
     shape: tuple[int, ...]
+    pools: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +126,8 @@ class _Reader:
             return self._constant(node, arguments)
         if name == "spikefold.neuron":
             return self._neuron(node, arguments[0], node.args[1])
+        if name == "aten.max_pool2d" and isinstance(arguments[0], Flow) and self._spikes_of(arguments[0]):
+            return self._max_pool(node, arguments)
         handler = HANDLERS.get(name.partition(".")[2].partition(".")[0])
         reason = ""
         if handler is not None:
@@ -169,6 +187,22 @@ class _Reader:
         flow, shape = _aligned(flow)
         self.populations.append(CapturedPopulation(name, flow, spec, gate, shape))
         return Flow((Part(name, lm.identity(shape), name),), flow.features, "T B", node)
+
+    def _spikes_of(self, flow: Flow) -> bool:
+        return _is_spikes(flow) and any(flow.parts[0].source == p.name for p in self.populations)
+
+    def _max_pool(self, node: Node, a: list[Any]) -> Value:
+        flow = a[0]
+        stride = a[2] if len(a) > 2 and a[2] else a[1]
+        padding, dilation = (a[i] if len(a) > i else d for i, d in ((3, 0), (4, 1)))
+        if leading(flow.axes) != 1 or len(flow.features) != 3 or (len(a) > 5 and a[5]):
+            return Derived(node, "ceil_mode is not supported" if len(a) > 5 and a[5] else "")
+        window = lm.any_of(flow.features, pair(a[1]), pair(stride), pair(padding), pair(dilation))
+        name = self._free_name(label(node))
+        part = Part(flow.parts[0].source, window, f"{name}_window")
+        current = Flow((part,), window.out_shape, "T B", node)
+        self.populations.append(CapturedPopulation(name, current, OR, None, window.out_shape, pools=True))
+        return Flow((Part(name, lm.identity(window.out_shape), name),), window.out_shape, flow.axes, node)
 
     def _free_name(self, base: str) -> str:
         taken = {INPUT, OUTPUT, READOUT, *(p.name for p in self.populations)}

@@ -35,16 +35,17 @@ from spikefold.converters.capture.values import (
 )
 
 
-def then(node: Node, flow: Flow, second: lm.LinearMap, label: str = "") -> Flow:
+def then(node: Node, flow: Flow, second: lm.LinearMap, name: str = "") -> Flow:
     """The flow after one more linear map; its bias enters once however many parts there are."""
     parts = []
     for number, part in enumerate(flow.parts):
         following = second if number == 0 else replace(lm.without_bias(second), macs=0)
-        parts.append(Part(part.source, lm.compose(following, part.map), label or part.label))
+        parts.append(Part(part.source, lm.compose(following, part.map), name or part.label))
     return replace(flow, parts=tuple(parts), features=second.out_shape, key=node, origin=None, factor=1.0)
 
 
-def _label(node: Node) -> str:
+def label(node: Node) -> str:
+    """Name what an operation becomes after its module."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     return (stack[-1][0] if stack and stack[-1][0] else node.name).replace(".", "_")
 
@@ -72,7 +73,7 @@ def _conv2d(node: Node, a: list[Any], time_steps: int) -> Value | None:
     c, h, w = flow.features
     conv = lm.ConvMap(a[1].double(), bias.double(), (c, h, w), stride, pair(padding), dilation, groups)
     conv = replace(conv, macs=a[1][0].numel() * math.prod(conv.out_shape))
-    return then(node, flow, conv, _label(node))
+    return then(node, flow, conv, label(node))
 
 
 def _linear(node: Node, a: list[Any], time_steps: int) -> Value | None:
@@ -83,7 +84,7 @@ def _linear(node: Node, a: list[Any], time_steps: int) -> Value | None:
         return None
     bias = a[2] if len(a) > 2 and a[2] is not None else torch.zeros(a[1].shape[0])
     dense = lm.DenseMap(a[1].double(), bias.double(), flow.features, a[1].numel())
-    return then(node, flow, dense, _label(node))
+    return then(node, flow, dense, label(node))
 
 
 def _batch_norm(node: Node, a: list[Any], time_steps: int) -> Value | None:
@@ -154,6 +155,8 @@ def _mean(node: Node, a: list[Any], time_steps: int) -> Value | None:
         pool = lm.average_pool((c, h, w), (h, w), (h, w), (0, 0))
         pooled = then(node, flow, replace(pool, weight=pool.weight * (h * w)) if total else pool)
         return pooled if keepdim else replace(pooled, features=(c,))
+    if axes == list(range(lead + 1, rank)) and not keepdim:
+        return then(node, flow, lm.group_mean(flow.features, 1.0 if total else 1.0 / math.prod(flow.features[1:])))
     return None
 
 

@@ -20,10 +20,10 @@ from spikefold.converters.reference import Trace, run_reference
 from spikefold.models import LIF, NeuronSpec, OverTime, load_checkpoint, saccade_mnist, shipped
 
 SHIPPED = ("plain", "asa", "fsta")
-USERS = ("squeeze", "residual")
+USERS = ("squeeze", "residual", "votes")
 CASES: tuple[tuple[str, Attention], ...] = (
     ("plain", "static"), ("asa", "static"), ("asa", "dynamic"), ("fsta", "static"), ("fsta", "dynamic"),
-    ("squeeze", "static"), ("squeeze", "dynamic"), ("residual", "static"),
+    ("squeeze", "static"), ("squeeze", "dynamic"), ("residual", "static"), ("votes", "static"),
 )  # fmt: skip
 """Each net in each mode that differs: a net without gates has one."""
 SAMPLES = 4
@@ -101,6 +101,21 @@ class ResidualNet(nn.Module):
         return self.fire4(self.out(third.flatten(2)))
 
 
+class VotesNet(nn.Module):
+    """Max pooling of spikes and ten voting neurons a class, as in SpikingJelly's networks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.fire1, self.pool1 = layer(2, 6), LIF(0.5, 0.8), OverTime(nn.MaxPool2d(2))
+        self.conv2, self.fire2, self.pool2 = layer(6, 8), LIF(0.5, 0.9), OverTime(nn.MaxPool2d(3, 2, 1))
+        self.vote = OverTime(nn.Sequential(nn.Linear(8 * 3 * 3, 30, bias=False), nn.BatchNorm1d(30)))
+        self.fire3 = LIF(0.5, 0.9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool2(self.fire2(self.conv2(self.pool1(self.fire1(self.conv1(x))))))
+        return self.fire3(self.vote(x.flatten(2))).unflatten(2, (3, 10)).mean(3).mean(0)
+
+
 def events(samples: int, seed: int) -> NDArray[np.uint8]:
     """Clips ``[STEPS, samples, *SHAPE]`` of random binary events."""
     return (np.random.default_rng(seed).random((STEPS, samples, *SHAPE)) < 0.3).astype(np.uint8)
@@ -148,7 +163,7 @@ def net(name: str) -> Net:
     else:
         torch.manual_seed(3)
         train, clips = events(CALIBRATION_SAMPLES, 1), events(SAMPLES, 2)
-        module = settled(SqueezeNet() if name == "squeeze" else ResidualNet(), train)
+        module = settled({"squeeze": SqueezeNet, "residual": ResidualNet, "votes": VotesNet}[name](), train)
     graph = capture(module, torch.from_numpy(clips).float())
     return Net(module, graph, calibrate(graph, train), clips)
 

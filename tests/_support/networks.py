@@ -288,6 +288,22 @@ class TwoTrains(nn.Module):
         return out
 
 
+class Votes(nn.Module):
+    """Max pooling of spikes, with and without overlap; eight neurons a class vote."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = OverTime(nn.Conv2d(2, 4, 3, padding=1)), OverTime(nn.Conv2d(4, 4, 3, padding=1))
+        self.halve, self.spread = OverTime(nn.MaxPool2d(2)), OverTime(nn.MaxPool2d(3, 1, 1))
+        self.first, self.second, self.voters = neuron(), neuron(), neuron()
+        self.head = OverTime(nn.Linear(4 * 16, 24))
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.spread(self.second(self.two(self.halve(self.first(self.one(x))))))
+        votes = self.voters(self.head(spikes.flatten(2)))
+        return votes.unflatten(2, (3, 8)).mean(3).mean(0)
+
+
 NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "conv, norm, pool, neuron": (Chain, SHAPE),
     "strided": (lambda: Chain(stride=2), SHAPE),
@@ -311,6 +327,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "dense": (Dense, (T, 2, 10)),
     "names that meet": (TwoTrains, SHAPE),
     "oblong": (Oblong, SHAPE),
+    "max pooling and votes": (Votes, SHAPE),
     "sum first": (SumFirst, SHAPE),
     "one channel": (OneChannel, (T, 2, 1, 8, 8)),
     "one channel, one step": (OneChannel, (1, 2, 1, 8, 8)),

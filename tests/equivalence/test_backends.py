@@ -44,7 +44,7 @@ def test_the_reference_shows_something_to_compare(name: str, attention: Attentio
     """Layers that sleep, or fire always, would be equal for no reason."""
     trace = expected(name, attention)
     rates = {n.name: float(trace.spikes[n.name].mean()) for n in lowered(name, attention).neurons if n.fires}
-    low, high = (0.05, 0.4) if name in USERS else (0.01, 0.9)
+    low, high = (0.05, 0.7 if name == "votes" else 0.4) if name in USERS else (0.01, 0.9)  # max pooling adds spikes
     assert all(low <= rate <= high for rate in rates.values()), rates
     assert len(np.unique(trace.logits)) > 1
 
