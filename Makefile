@@ -7,7 +7,7 @@ PYTEST_ARGS ?= -n 2
 
 VENV := .venv
 MODERN := .venv-modern
-EXTRAS := .[data,report,dev]
+EXTRAS := .[data,events,report,train,dev]
 PIP_INSTALL = -m pip install --disable-pip-version-check --no-input $(PIP_ARGS)
 # Several test processes share the cores: more threads in each would only slow them down.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1

@@ -26,7 +26,12 @@ NetArgument = Annotated[
     str,
     typer.Argument(help="A shipped net (plain, asa, fsta), a .safetensors checkpoint, or package.module:builder."),
 ]
-DataOption = Annotated[str, typer.Option(help="saccade-mnist, or an .npz with frames [N, T, C, H, W] and labels [N].")]
+DataOption = Annotated[
+    str,
+    typer.Option(
+        help="saccade-mnist; nmnist, dvs128-gesture or cifar10-dvs as NAME:FOLDER; or an .npz with frames and labels."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
 CheckpointOption = Annotated[str | None, typer.Option(help="Weights for package.module:builder (.pt, .safetensors).")]
 StepsOption = Annotated[int | None, typer.Option(help="T of the clips, handed to a builder that takes time_steps.")]
@@ -64,10 +69,20 @@ def _print_json(value: Any) -> None:
 
 @app.command()
 def train(
-    net: Annotated[str, typer.Argument(help="plain, asa or fsta.")],
-    data: DataOption = "saccade-mnist",
-    epochs: Annotated[int, typer.Option(help="Passes over the training clips.")] = 18,
+    net: Annotated[str, typer.Argument(help="A network's name, such as plain, asa, fsta or fsta-resnet20.")],
+    data: Annotated[
+        str, typer.Option(help="saccade-mnist, or recordings on disk: nmnist:FOLDER, cifar10-dvs,size=64:FOLDER, ...")
+    ] = "saccade-mnist",
+    recipe: Annotated[
+        str, typer.Option(help="spikefold, or that of a paper, such as fsta-gesture; any other word lists them all.")
+    ] = "spikefold",
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training clips; without it, the recipe's.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
+    option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for the network, such as width=8; repeatable.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the .safetensors goes.")] = Path("net.safetensors"),
     as_json: JsonOption = False,
 ) -> None:
@@ -78,8 +93,9 @@ def train(
     from dataclasses import asdict
 
     from spikefold.models import train_checkpoint
+    from spikefold.models.registry import parse_options
 
-    meta = train_checkpoint(net, data, epochs, seed, out, progress=not as_json)
+    meta = train_checkpoint(net, data, epochs, seed, out, not as_json, parse_options(net, option or []), recipe)
     if as_json:
         _print_json({"out": str(out), **asdict(meta)})
     else:
@@ -236,6 +252,53 @@ def demo(
     _show_rows(rows, as_json)
     if not as_json:
         typer.echo(f"table.csv, table.json, accuracy-energy.png, .nir and .onnx files: {out}")
+
+
+@app.command()
+def models(
+    name: Annotated[
+        str | None, typer.Argument(help="Show one network, with options and what stands in the way.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the networks that can be built by name: parameters, MACs, time coupling, deployment modes."""
+    from spikefold.deploy.network_list import describe_networks, networks_table
+
+    rows = describe_networks(name)
+    if as_json:
+        _print_json(rows)
+    elif name is None:
+        from spikefold.deploy.tables import console
+
+        console().print(networks_table(rows))
+    else:
+        for key, value in rows[0].items():
+            typer.echo(f"{key}: {value}")
+
+
+@app.command("import-checkpoint")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="A state dict as the authors saved it (.pth, .pt, .tar, .safetensors).")],
+    name: Annotated[str, typer.Option("--as", help="A network with released weights; see `spikefold models`.")],
+    option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for the network where the file does not tell; repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the .safetensors goes; default NAME.safetensors.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read an author's checkpoint under its own parameter names, running no code in it."""
+    from spikefold.deploy.import_checkpoint import import_checkpoint as read
+    from spikefold.models.registry import parse_options
+
+    result = read(file, name, out or Path(f"{name}.safetensors"), parse_options(name, option or []))
+    if as_json:
+        _print_json(result)
+        return
+    typer.echo(f"{result['out']}: {result['model']}, {result['tensors']} tensors of {result['repository']}")
+    if result["aliases"]:
+        typer.echo(f"{result['aliases']} names repeat another tensor")
+    if result["dead"]:
+        typer.echo(f"{len(result['dead'])} names that the released code never reads: {', '.join(result['dead'])}")
 
 
 @app.command()

@@ -19,7 +19,7 @@ from spikefold.deploy.hardware import load_hardware
 from spikefold.deploy.picture import draw_accuracy_energy
 from spikefold.deploy.price import Price, price
 from spikefold.deploy.run import Backend, open_net, run
-from spikefold.deploy.sources import SACCADE_MNIST, check_fit, find_data, find_net
+from spikefold.deploy.sources import check_fit, find_data, find_net, has_splits
 from spikefold.deploy.tables import activity_table
 from spikefold.deploy.verify import Verification, verify
 from spikefold.errors import InputError
@@ -85,7 +85,7 @@ def verify_net(
     """Compare a net with everything that was made of it, on held-out samples."""
     report("loading")
     named = find_net(net, checkpoint, time_steps)
-    if data == SACCADE_MNIST:
+    if has_splits(data):
         calibration = find_data(data, "train", CALIBRATION_SAMPLES, time_steps)
         held_out = find_data(data, "val", samples, time_steps)
     else:
@@ -126,7 +126,7 @@ def compare_nets(
     hardware: Sequence[str], samples: int | None, lava_samples: int, out: Path | None, report: Report,
 ) -> list[Row]:  # fmt: skip
     """Compare nets on test samples, calibrated on training samples."""
-    if data != SACCADE_MNIST and calibration is None:
+    if not has_splits(data) and calibration is None:
         raise InputError(f"--data {data} holds the test samples: name training samples with --calibration x.npz")
     named = [find_net(n, checkpoint if ":" in n else None, time_steps) for n in nets]
     training = find_data(calibration or data, "train", CALIBRATION_SAMPLES, time_steps)

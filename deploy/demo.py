@@ -11,9 +11,9 @@ from spikefold.deploy.compare import Row, compare, write_csv, write_json
 from spikefold.deploy.picture import draw_accuracy_energy
 from spikefold.deploy.sources import SACCADE_MNIST, find_data, find_net
 from spikefold.errors import InputError
-from spikefold.models.registry import SHORT_NAMES
 
 CALIBRATION_SAMPLES = 128
+_NETS = ("plain", "asa", "fsta")
 
 
 def run_demo(out: Path, quick: bool, report: Callable[[str], None]) -> list[Row]:
@@ -36,7 +36,7 @@ def run_demo(out: Path, quick: bool, report: Callable[[str], None]) -> list[Row]
     test = find_data(SACCADE_MNIST, "test", 100 if quick else None)
     if test.labels is None:
         raise InputError(f"{SACCADE_MNIST} came without labels")
-    nets = [find_net(name) for name in SHORT_NAMES]
+    nets = [find_net(name) for name in _NETS]
     rows = compare(nets, calibration, test.clips(), test.labels, lava_samples=2 if quick else 4, report=report)
     report("writing files")
     for row in rows:

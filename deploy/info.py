@@ -13,8 +13,8 @@ from spikefold.converters.fixed_point_graph import FixedPointGraph
 from spikefold.converters.nir_file import load_nir
 from spikefold.deploy.hardware import shipped_hardware
 from spikefold.errors import FileFormatError, InputError
-from spikefold.models import load_checkpoint, shipped
-from spikefold.models.registry import SHORT_NAMES
+from spikefold.models import load_checkpoint
+from spikefold.models.checkpoints import SHIPPED, shipped
 
 _PACKAGES = ("spikefold", "torch", "numpy", "onnx", "onnxruntime", "nir")
 
@@ -31,12 +31,12 @@ def describe(file: str | None) -> dict[str, Any]:
     """
     if file is None:
         versions = {p: importlib.metadata.version(p) for p in _PACKAGES}
-        return {**versions, "shipped nets": ", ".join(SHORT_NAMES), "hardware": ", ".join(shipped_hardware())}
-    path = shipped(file) if file in SHORT_NAMES else Path(file)
+        return {**versions, "shipped nets": ", ".join(SHIPPED), "hardware": ", ".join(shipped_hardware())}
+    path = shipped(file) if file in SHIPPED else Path(file)
     if path.suffix == ".nir":
         return _describe_net(load_nir(path))
     if not path.is_file():
-        raise InputError(f"{file}: neither a file nor a shipped net ({', '.join(SHORT_NAMES)})")
+        raise InputError(f"{file}: neither a file nor a shipped net ({', '.join(SHIPPED)})")
     if path.suffix == ".safetensors":
         _, meta = load_checkpoint(path)
         return asdict(meta)

@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from torch import nn
 from spikefold.errors import CaptureError, FileFormatError, InputError
 from spikefold.models import EventData, load_npz, load_state_dict_file, saccade_mnist
 from spikefold.models.checkpoints import load
+from spikefold.models.data import tonic_events
 
 SACCADE_MNIST = "saccade-mnist"
 Split = Literal["train", "val", "test"]
@@ -106,7 +107,10 @@ def _load_weights(module: nn.Module, checkpoint: str) -> None:
 
 
 def find_data(data: str, split: Split, limit: int | None = None, time_steps: int | None = None) -> EventData:
-    """Load clips: ``saccade-mnist`` (its ``split``) or a user's ``.npz`` (whole), at most ``limit`` of them.
+    """Load clips, at most ``limit`` of them.
+
+    ``saccade-mnist`` and recordings on disk, such as ``nmnist:FOLDER`` (`spikefold.models.data.tonic_events.parse`),
+    have splits; a user's ``.npz`` is read whole.
 
     Raises
     ------
@@ -122,14 +126,24 @@ def find_data(data: str, split: Split, limit: int | None = None, time_steps: int
         steps = time_steps or saccade_mnist.TIME_STEPS
         frames = saccade_mnist.encode(digits.images[:limit], time_steps=steps)
         return EventData(frames, digits.labels[:limit])
+    recordings = tonic_events.parse(data)
+    if recordings is not None:
+        return (recordings if time_steps is None else replace(recordings, time_steps=time_steps)).load(split, limit)
     if not data.endswith(".npz"):
+        on_disk = ", ".join(f"{name}:FOLDER" for name in tonic_events.NAMES)
         raise InputError(
-            f"data {data!r}: give {SACCADE_MNIST} or an .npz file with 'frames' [N, T, C, H, W] and 'labels' [N]"
+            f"data {data!r}: give {SACCADE_MNIST}, {on_disk}, or an .npz file with 'frames' [N, T, C, H, W] and "
+            "'labels' [N]"
         )
     loaded = load_npz(data)[slice(limit)]
     if time_steps is not None and loaded.frames.shape[1] != time_steps:
         raise InputError(f"{data}: clips have T = {loaded.frames.shape[1]}, but --time-steps is {time_steps}")
     return loaded
+
+
+def has_splits(data: str) -> bool:
+    """Whether a named data set keeps training, validation and test samples apart."""
+    return data == SACCADE_MNIST or tonic_events.parse(data) is not None
 
 
 def check_fit(net: NamedNet, clips: NDArray[Any]) -> None:

@@ -207,8 +207,8 @@ def _teacher_forced(net: FloatNet, recording: Recording, clips: Tensor) -> Itera
         )
     trains: dict[str, Tensor] = {INPUT: clips}
     for population in firing:  # a max pooling sends no train of its own: whole numbers decide it, without rounding
-        own = population.fire(population.current(trains))[0] if population.pools else recording.spikes[population.name]
-        trains[population.name] = own.reshape(steps, batch, *population.shape)
+        sent = population.fire(population.current(trains))[0] if population.pools else recording.spikes[population.name]
+        trains[population.name] = sent.reshape(steps, batch, *population.shape)
     for population in (p for p in net.populations if not p.pools):
         gated = bounded_gated(population.gate, bounded_current(population, trains))
         if not population.fires:

@@ -1,9 +1,9 @@
 """What is trained: neurons, attention modules, networks, event data, training and checkpoints."""
 
-from spikefold.models.attention import ASA, FSTA, topk_mask
+from spikefold.models.attention import ASA, AZO, DTA, FSTA, MA, SMA, TCJA, STAALayer, topk_mask
 from spikefold.models.backbones.dvsnet import DVSNet
 from spikefold.models.checkpoint import CheckpointMeta, load_checkpoint, load_state_dict_file, save_checkpoint
-from spikefold.models.checkpoints import shipped
+from spikefold.models.checkpoints import SHIPPED, shipped
 from spikefold.models.data import EventData, load_npz, saccade_mnist
 from spikefold.models.learned_lif import AdaptiveLIF, ParametricLIF
 from spikefold.models.lif import LIF, NeuronSpec
@@ -14,10 +14,16 @@ from spikefold.models.training import TrainingData, TrainResult, evaluate, train
 
 __all__ = [
     "ASA",
+    "AZO",
+    "DTA",
     "ENTRIES",
     "FSTA",
     "LIF",
+    "MA",
     "MODEL_NAMES",
+    "SHIPPED",
+    "SMA",
+    "TCJA",
     "AdaptiveLIF",
     "CheckpointMeta",
     "DVSNet",
@@ -26,6 +32,7 @@ __all__ = [
     "OverTime",
     "ParametricLIF",
     "ReleasedReport",
+    "STAALayer",
     "TrainResult",
     "TrainingData",
     "build",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pickle
@@ -21,6 +22,7 @@ from spikefold.models.registry import build
 
 FORMAT = 1
 _HEADER = "spikefold"
+_PICKLES = (".pt", ".pth", ".tar", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class CheckpointMeta:
     """
 
     model: str
-    build: dict[str, int] = field(default_factory=dict)
+    build: dict[str, int | float | str | bool] = field(default_factory=dict)
     data: str = ""
     seed: int = 0
     epochs: int = 0
@@ -85,7 +87,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, Checkpoint
     tensors, metadata = _read_safetensors(Path(path))
     meta = _parse_header(Path(path), metadata)
     try:
-        model = build(meta.model, **meta.build)
+        model = build(meta.model, **meta.build)  # type: ignore[arg-type]  # build checks them
     except (InputError, TypeError) as error:
         raise FileFormatError(f"{path}: header: {error}") from error
     _check_tensors(Path(path), tensors, model.state_dict())
@@ -94,9 +96,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, Checkpoint
 
 
 def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Read a user's weights from ``.safetensors``, ``.pt`` or ``.pth`` without running any code in the file.
+    """Read weights from ``.safetensors``, ``.pt``, ``.pth``, ``.tar`` or ``.ckpt`` without running code in the file.
 
-    A file that holds a dictionary with the weights under ``state_dict`` or ``model`` is unwrapped.
+    A file that holds a dictionary with the weights under ``state_dict``, ``model`` or ``net`` is unwrapped.
 
     Raises
     ------
@@ -106,12 +108,13 @@ def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, torch.Tensor
     file = Path(path)
     if file.suffix == ".safetensors":
         return _read_safetensors(file)[0]
-    if file.suffix not in {".pt", ".pth"}:
-        raise FileFormatError(f"{file}: suffix {file.suffix!r}; expected .safetensors, .pt or .pth")
+    if file.suffix not in _PICKLES:
+        raise FileFormatError(f"{file}: suffix {file.suffix!r}; expected .safetensors, {', '.join(_PICKLES)}")
     if not file.is_file():
         raise FileFormatError(f"{file}: no such file")
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # timm saves its options beside the weights
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise FileFormatError(
             f"{file}: damaged, or holds more than tensors, which loading would have to run; "
@@ -119,7 +122,7 @@ def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, torch.Tensor
         ) from error
     except Exception as error:  # a damaged pickle fails in a hundred ways
         raise FileFormatError(f"{file}: cannot be read ({type(error).__name__}: {error}); save it again") from error
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model", "net"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content:

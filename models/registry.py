@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from torch import nn
 
 from spikefold.errors import InputError
-from spikefold.models.systems import dvsnets
+from spikefold.models.systems import asa, dta, dvsnets, fsta, ma, sma, staa, tcja
 from spikefold.models.systems.entry import Entry, Option
 
-ENTRIES: Mapping[str, Entry] = {**dvsnets.ENTRIES}
+ENTRIES: Mapping[str, Entry] = {
+    **dvsnets.ENTRIES,
+    **asa.ENTRIES,
+    **tcja.ENTRIES,
+    **ma.ENTRIES,
+    **dta.ENTRIES,
+    **fsta.ENTRIES,
+    **sma.ENTRIES,
+    **staa.ENTRIES,
+}
 MODEL_NAMES = tuple(ENTRIES)
 SHORT_NAMES = {name.removesuffix("-dvsnet"): name for name in dvsnets.ENTRIES}
 """Short forms of the small networks: ``asa`` for ``asa-dvsnet``."""
@@ -93,3 +102,34 @@ def build(
     if entry.released is not None:
         network.released_names = entry.released  # type: ignore[assignment]
     return network
+
+
+def built_as(network: nn.Module) -> BuiltAs:
+    """Return how a network was made; InputError if `build` did not make it."""
+    found = getattr(network, "built_as", None)
+    if not isinstance(found, BuiltAs):
+        raise InputError(f"{type(network).__name__}: not made by spikefold.models.build, so its arguments are unknown")
+    return found
+
+
+def parse_options(name: str, words: Sequence[str]) -> dict[str, Option]:
+    """Turn ``NAME=VALUE`` words into arguments of `build` of the right types.
+
+    Raises
+    ------
+    InputError
+        A word has no ``=``, names no size or option of the network, or its value is of another type.
+    """
+    name = full_name(name)
+    known = {**asdict(ENTRIES[name].sizes), **ENTRIES[name].options()}
+    options: dict[str, Option] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or key not in known:
+            raise InputError(f"--option {word}: expected NAME=VALUE, NAME one of {', '.join(known)}")
+        kind = type(known[key])
+        try:
+            options[key] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (ValueError, KeyError) as error:
+            raise InputError(f"--option {word}: {text!r} is not of type {kind.__name__}") from error
+    return options

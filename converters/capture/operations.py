@@ -6,6 +6,7 @@ where the operation does not keep the signal linear; `NotExactError` says why on
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -130,11 +131,17 @@ def _adaptive_avg_pool2d(node: Node, a: list[Any], time_steps: int) -> Value | N
     if not isinstance(flow, Flow) or leading(flow.axes) != 1 or len(flow.features) != 3:
         return None
     c, h, w = flow.features
-    out = [n if m is None else int(m) for n, m in zip((h, w), a[1], strict=True)]
-    if h % out[0] or w % out[1]:
-        raise lm.NotExactError(f"output {tuple(out)} does not divide the size {(h, w)}; choose one that does")
-    kernel = (h // out[0], w // out[1])
-    return then(node, flow, lm.average_pool((c, h, w), kernel, kernel, (0, 0)))
+    rows, columns = (_windows(n, n if m is None else int(m)) for n, m in zip((h, w), a[1], strict=True))
+    return then(node, flow, lm.average_pool((c, h, w), (rows[0], columns[0]), (rows[1], columns[1]), (0, 0)))
+
+
+def _windows(size: int, out: int) -> tuple[int, int]:
+    """Length and distance of the windows of an adaptive pooling, where all are alike."""
+    edges = [(i * size // out, -(-(i + 1) * size // out)) for i in range(out)]
+    lengths, steps = {high - low for low, high in edges}, {b[0] - a[0] for a, b in itertools.pairwise(edges)}
+    if len(lengths) > 1 or len(steps) > 1 or steps == {0}:
+        raise lm.NotExactError(f"output {out} makes unlike windows of the size {size}; choose one that divides it")
+    return lengths.pop(), steps.pop() if steps else size
 
 
 def _mean(node: Node, a: list[Any], time_steps: int) -> Value | None:

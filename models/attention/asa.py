@@ -2,13 +2,14 @@
 
 For a current X ``[T, B, C, H, W]`` the importance of a step and channel is a time-mixed pooling,
     R = W (0.5 (avg + max) + alpha avg + beta max),      avg, max over H and W, W mixing the time steps;
-a step-channel is *important* (M = 1) when exactly one of two selections holds it: the best lambda C channels of its
-step, and the best lambda T steps of its channel. Two maps follow, one for each group,
+a step-channel is *important* (M = 1) when exactly one of two selections holds it: the best int(lambda C) channels of
+its step, and the best int(lambda T) steps of its channel. Two maps follow, one for each group,
     map_i = sigmoid(conv3x3([mean_tc(M X) / lambda, max_tc(M X)])),
     map_s = sigmoid(conv3x3'([mean_tc((1 - M) X) / (1 - lambda), max_tc((1 - M) X)])),
 where entries outside the group take part as zeros, and ``ASA(X) = X * (M map_i + (1 - M) map_s)``.
 
-The masks have no gradient, so alpha, beta and W stay as initialised, as in the authors' training.
+Dividing by lambda supposes that M holds a share lambda of all entries; its share is about 2 lambda (1 - lambda), the
+same at 0.5 alone. The masks have no gradient, so alpha, beta and W stay as initialised, as in the authors' training.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from torch import nn
 from spikefold.errors import InputError
 from spikefold.models.attention.checks import check_clip, check_sizes
 from spikefold.models.attention.selection import topk_mask
+from spikefold.models.released import ReleasedNames
 
 MaskMode = Literal["per_sample", "batch_union"]
+MaskRule = Literal["xor", "and", "or"]
+REPOSITORY = "BICLab/ASA-SNN @ c68b2d0"
 
 
 class ASA(nn.Module):
@@ -33,16 +37,27 @@ class ASA(nn.Module):
     time_steps : int
         T of the clips; the time mixing is T x T.
     reduction : int
-        1: one linear map over time. Above 1: T -> T // reduction, ReLU, -> T.
+        1: one linear map over time. Above 1: T -> T // reduction, ReLU, -> T. A hidden layer that ReLU silences for a
+        channel makes all its steps equally important; `topk_mask` then says which are selected.
     lam : float
         Share of channels, and of steps, that a selection keeps; in (0, 1).
     mask_mode : {"per_sample", "batch_union"}
         ``per_sample`` selects for each sample alone. ``batch_union`` gives every sample the union of the whole
-        batch's selections, as the authors' code does; results then depend on how samples are batched.
+        batch's two selections before `mask_rule` joins them, as the authors' code does; results then depend on how
+        samples are batched, and for a batch of one it is the same as ``per_sample``.
+    mask_rule : {"xor", "and", "or"}
+        Which step-channels are important: those in exactly one selection (ASA-SNN), in both, or in any.
     """
 
+    released_names = ReleasedNames(REPOSITORY, rules=())
+
     def __init__(
-        self, time_steps: int, reduction: int = 1, lam: float = 0.5, mask_mode: MaskMode = "per_sample"
+        self,
+        time_steps: int,
+        reduction: int = 1,
+        lam: float = 0.5,
+        mask_mode: MaskMode = "per_sample",
+        mask_rule: MaskRule = "xor",
     ) -> None:
         super().__init__()
         check_sizes("ASA", time_steps, reduction)
@@ -52,9 +67,12 @@ class ASA(nn.Module):
             raise InputError(f"ASA: lam = {lam}; must lie between 0 and 1")
         if mask_mode not in get_args(MaskMode):
             raise InputError(f"ASA: mask_mode = {mask_mode!r}; must be one of {', '.join(get_args(MaskMode))}")
+        if mask_rule not in get_args(MaskRule):
+            raise InputError(f"ASA: mask_rule = {mask_rule!r}; must be one of {', '.join(get_args(MaskRule))}")
         self.time_steps = time_steps
         self.lam = lam
         self.mask_mode: MaskMode = mask_mode
+        self.mask_rule: MaskRule = mask_rule
         self.alpha = nn.Parameter(torch.full((1,), 0.5))
         self.beta = nn.Parameter(torch.full((1,), 0.5))
         self.fc: nn.Module
@@ -77,8 +95,12 @@ class ASA(nn.Module):
         steps = topk_mask(importance, int(self.time_steps * self.lam), 2)
         if self.mask_mode == "batch_union":
             channels, steps = channels.amax(0, keepdim=True), steps.amax(0, keepdim=True)
-        exactly_one = channels + steps - 2.0 * (channels * steps)
-        return exactly_one.expand(x.shape[1], -1, -1).permute(2, 0, 1)
+        important = both = channels * steps
+        if self.mask_rule == "xor":
+            important = channels + steps - 2.0 * both
+        elif self.mask_rule == "or":
+            important = channels + steps - both
+        return important.expand(x.shape[1], -1, -1).permute(2, 0, 1)
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """Return the gate ``[T, B, C, H, W]``, within (0, 1), of a current of that shape."""

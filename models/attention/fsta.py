@@ -9,11 +9,14 @@ Both together:
 
 Pooling over channels before W_t, and summing them before the DCT (its atoms are the same for every channel), changes
 nothing but the order of sums and costs C times less.
+
+The released code holds three more scalars (``x``, ``t_scale``, ``s_scale``) that it never reads.
 """
 
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -22,10 +25,21 @@ from torch.nn import functional
 
 from spikefold.errors import InputError
 from spikefold.models.attention.checks import check_clip, check_sizes
+from spikefold.models.released import ReleasedNames, Rule
+from spikefold.models.unused import Unused
 
 DctTable = Literal["exact", "printed"]
 DCT_SIZE = 7
 """Side of the DCT atoms; their full spectrum has 49 of them."""
+
+REPOSITORY = "yukairong/FSTA-SNN @ ec456f5d636cb085644ea07e8061086b5b00bc67"
+DEAD = (r"(^|\.)dct\.(x|t_scale|s_scale)$",)
+RULES: tuple[Rule, ...] = (
+    (r"(^|\.)dct\.(x|t_scale|s_scale)$", r"\1dct.unused.\2"),
+    (r"(^|\.)dct\.freq_attention\.freq_attention\.0\.", r"\1dct.freq_conv."),
+    (r"(^|\.)dct\.freq_attention\.freq_attention\.2\.", r"\1dct.freq_out."),
+)
+"""Rename what follows ``dct``, as the release calls the attention wherever it sits."""
 
 
 def dct_bank(table: DctTable = "exact") -> torch.Tensor:
@@ -43,25 +57,36 @@ def dct_bank(table: DctTable = "exact") -> torch.Tensor:
     """
     if table not in get_args(DctTable):
         raise InputError(f"dct = {table!r}: must be one of {', '.join(get_args(DctTable))}")
+    return torch.tensor(_dct_values(table), dtype=torch.float64).reshape(DCT_SIZE**2, DCT_SIZE, DCT_SIZE)
+
+
+@cache
+def _dct_values(table: DctTable) -> tuple[float, ...]:
+    """List the bank's values once: a network has up to 33 of them."""
     n = DCT_SIZE
     basis = [
         [math.sqrt((1.0 if k == 0 else 2.0) / n) * math.cos(math.pi * (2 * i + 1) * k / (2 * n)) for i in range(n)]
         for k in range(n)
     ]
-    bank = torch.empty(n * n, n, n, dtype=torch.float64)
+    values: list[float] = []
     for v in range(n):
         for u in range(n):
-            for i in range(n):
-                for j in range(n):
-                    value = basis[u][i] * basis[v][j]
-                    bank[n * v + u, i, j] = value if table == "exact" else _as_printed(value, u, v)
-    return bank
+            atom = [basis[u][i] * basis[v][j] for i in range(n) for j in range(n)]
+            values += atom if table == "exact" else [_as_printed(value, u, v) for value in atom]
+    return tuple(values)
 
 
 def _as_printed(value: float, u: int, v: int) -> float:
     if u % 2 == 0 and v % 2 == 0:
         return round(value, 4)
     return 0.0 if abs(value) < 1e-12 else float(f"{value:.5g}")
+
+
+def use_printed_table(network: nn.Module) -> None:
+    """Make every FSTA in a network, or the module itself, use the printed table that the authors trained with."""
+    for module in network.modules():
+        if isinstance(module, FSTA):
+            module.use_table("printed")
 
 
 class FSTA(nn.Module):
@@ -75,11 +100,16 @@ class FSTA(nn.Module):
         See `dct_bank`. Take ``printed`` for weights from the authors.
     reduction : int
         1: a single 7x7 convolution from 49 maps to 1. Above 1: 49 -> 49 // reduction, ReLU, -> 1.
+    dead_parameters : bool
+        Also hold the released module's three unused scalars, so that parameter counts agree with it.
     """
 
+    released_names = ReleasedNames(REPOSITORY, (*RULES, (r"^dct\.", "")), DEAD, prepare=use_printed_table)
     dct_filters: torch.Tensor
 
-    def __init__(self, time_steps: int, dct: DctTable = "exact", reduction: int = 1) -> None:
+    def __init__(
+        self, time_steps: int, dct: DctTable = "exact", reduction: int = 1, *, dead_parameters: bool = False
+    ) -> None:
         super().__init__()
         check_sizes("FSTA", time_steps, reduction)
         atoms, padding = DCT_SIZE**2, DCT_SIZE // 2
@@ -91,18 +121,21 @@ class FSTA(nn.Module):
         self.t = nn.Parameter(torch.full((1,), 0.6))
         self.s = nn.Parameter(torch.full((1,), 0.5))
         self.fc_t = nn.Linear(time_steps, time_steps, bias=False)
-        self.freq_conv: nn.Module
-        if reduction == 1:
-            self.freq_conv = nn.Conv2d(atoms, 1, DCT_SIZE, padding=padding, bias=False)
-        else:
-            hidden = atoms // reduction
-            self.freq_conv = nn.Sequential(
-                nn.Conv2d(atoms, hidden, DCT_SIZE, padding=padding, bias=False),
-                nn.ReLU(),
-                nn.Conv2d(hidden, 1, DCT_SIZE, padding=padding, bias=False),
-            )
+        hidden = 1 if reduction == 1 else atoms // reduction
+        self.freq_conv = nn.Conv2d(atoms, hidden, DCT_SIZE, padding=padding, bias=False)
+        self.freq_out = None if reduction == 1 else nn.Conv2d(hidden, 1, DCT_SIZE, padding=padding, bias=False)
+        if dead_parameters:
+            self.unused = Unused(x=(1,), t_scale=(1,), s_scale=(1,))
+        self.dct = dct
         bank = dct_bank(dct).to(torch.get_default_dtype()).unsqueeze(1)
         self.register_buffer("dct_filters", bank, persistent=False)
+
+    def use_table(self, dct: DctTable) -> None:
+        """Convolve with another table from now on, as if the module had been made with it; see `dct_bank`."""
+        # By way of the default dtype, so that float64 copies hold the same numbers however they came about.
+        bank = dct_bank(dct).to(torch.get_default_dtype()).unsqueeze(1)
+        self.dct = dct
+        self.dct_filters = bank.to(self.dct_filters)
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """Return the gate ``[T, B, 1, H, W]`` of a current ``[T, B, C, H, W]``."""
@@ -114,7 +147,10 @@ class FSTA(nn.Module):
         temporal = 1.0 + torch.sigmoid(mixed)[:, :, None, None]  # [T, B, 1, 1]
         mean_current = (total * temporal).mean(0).unsqueeze(1)  # [B, 1, H, W]
         spectrum = functional.conv2d(mean_current, self.dct_filters, padding=DCT_SIZE // 2)
-        spatial = self.t + self.s * (1.0 + torch.sigmoid(self.freq_conv(spectrum)))  # [B, 1, H, W]
+        logits = self.freq_conv(spectrum)
+        if self.freq_out is not None:
+            logits = self.freq_out(torch.relu(logits))
+        spatial = self.t + self.s * (1.0 + torch.sigmoid(logits))  # [B, 1, H, W]
         return temporal.unsqueeze(2) * (0.5 * spatial)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,8 @@ _topk_mask.register_autograd(_no_gradient, setup_context=_mark)
 def topk_mask(x: torch.Tensor, k: int, dim: int) -> torch.Tensor:
     """Mark the ``k`` largest entries along ``dim`` with 1 and the others with 0, in x's shape and dtype.
 
-    The mask carries no gradient. Ties are broken as `torch.topk` breaks them on the device.
+    The mask carries no gradient. ``k`` = 0 marks nothing. Entries that tie for the last places are marked in the order
+    of `torch.topk`, which torch does not specify and which differs between devices.
     """
     mask: torch.Tensor = _topk_mask(x, k, dim)
     return mask

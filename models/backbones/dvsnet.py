@@ -29,7 +29,8 @@ class DVSNet(nn.Module):
     input_size : int
         Height and width of the clip in pixels; the second and third block halve it, rounding down.
     before_norm : callable, optional
-        Makes a module between convolution and batch norm of the second and third block.
+        Makes a module between convolution and batch norm of the second and third block. The pooling then comes in
+        front of it: what looks at several scales costs a quarter there.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class DVSNet(nn.Module):
         for channels, pooling in zip(CHANNELS, POOLING, strict=True):
             layers: OrderedDict[str, nn.Module] = OrderedDict()
             layers["conv"] = OverTime(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False))
+            norm, pool = OverTime(nn.BatchNorm2d(channels)), OverTime(nn.AvgPool2d(pooling))
+            input_size //= pooling
             if before_norm is not None and blocks:
-                layers["before_norm"] = before_norm(channels)
-            layers["norm"] = OverTime(nn.BatchNorm2d(channels))
-            if pooling > 1:
-                layers["pool"] = OverTime(nn.AvgPool2d(pooling))
-                input_size //= pooling
+                layers.update(pool=pool, before_norm=before_norm(channels), norm=norm)
+            elif pooling > 1:
+                layers.update(norm=norm, pool=pool)
+            else:
+                layers["norm"] = norm
             layers.update(spiking(channels))
             blocks.append(nn.Sequential(layers))
             in_channels = channels

@@ -10,19 +10,22 @@ from torch import nn
 
 from spikefold.errors import InputError
 from spikefold.models.checkpoint import load_checkpoint
-from spikefold.models.registry import SHORT_NAMES, full_name
+
+SHIPPED = ("plain", "asa", "fsta")
+"""Names of the shipped networks; each is a file beside this one."""
 
 
 def shipped(name: str) -> Path:
-    """Return the path of the checkpoint shipped for ``plain``, ``asa`` or ``fsta``.
+    """Return the path of a shipped checkpoint, such as ``asa`` (or ``asa-dvsnet``).
 
     Raises
     ------
     InputError
         There is no network of that name, or its file is missing from the installation.
     """
-    full = full_name(name)
-    short = next(short for short, registered in SHORT_NAMES.items() if registered == full)
+    short = name.removesuffix("-dvsnet")
+    if short not in SHIPPED:
+        raise InputError(f"net {name!r}: no such network is shipped; choose one of {', '.join(SHIPPED)}")
     path = Path(str(files(__name__).joinpath(f"{short}.safetensors")))
     if not path.is_file():
         raise InputError(f"{path}: missing from this installation; reinstall spikefold")
@@ -39,8 +42,8 @@ def load(net: str | os.PathLike[str]) -> nn.Module:
     FileFormatError
         The file is damaged, newer, or of another architecture.
     """
-    path = shipped(str(net)) if str(net) in SHORT_NAMES else Path(net)
+    path = shipped(str(net)) if str(net) in SHIPPED else Path(net)
     if not path.is_file():
-        names = ", ".join(SHORT_NAMES)
+        names = ", ".join(SHIPPED)
         raise InputError(f"net {str(net)!r}: neither a shipped net ({names}) nor a checkpoint file")
     return load_checkpoint(path)[0].eval()

@@ -174,6 +174,19 @@ class AdaptiveHead(nn.Module):
         return logits
 
 
+class OverlappingWindows(nn.Module):
+    """Adaptive pooling from 8 to 7 pixels: windows of 2 that overlap, all alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.neuron = OverTime(nn.Conv2d(2, 4, 3, padding=1)), neuron()
+        self.pool, self.head = OverTime(nn.AdaptiveAvgPool2d(7)), OverTime(nn.Linear(4 * 49, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.pool(self.neuron(self.conv(x))).flatten(2))
+        return logits.mean(0)
+
+
 class ConvHead(nn.Module):
     """A 1x1 convolution as the head, averaged over pixels after it; one neuron module used twice."""
 
@@ -322,6 +335,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "residual": (Residual, SHAPE),
     "scales": (Scaled, SHAPE),
     "adaptive head": (AdaptiveHead, SHAPE),
+    "overlapping windows": (OverlappingWindows, SHAPE),
     "convolutional head": (ConvHead, SHAPE),
     "flattened neurons": (FlatNeurons, SHAPE),
     "dense": (Dense, (T, 2, 10)),

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from spikefold.errors import InputError
-from spikefold.models import ASA
+from spikefold.models import ASA, load_released
 
 
 def clip(batch=3, time_steps=6, channels=8, seed=0):
@@ -14,19 +14,34 @@ def made(time_steps=6, **settings):
     return ASA(time_steps, **settings)
 
 
+def selections(module, x):
+    """One set of selected (step, channel) a sample: best channels of each step, and best steps of each channel."""
+    T, B, C, _, _ = x.shape
+    by_channel, by_step = [], []
+    for b in range(B):
+        average, maximum = x[:, b].mean((2, 3)), x[:, b].amax((2, 3))  # [T, C]
+        importance = module.fc((0.5 * (average + maximum) + module.alpha * average + module.beta * maximum).T).T
+        keep_channels, keep_steps = int(C * module.lam), int(T * module.lam)
+        by_channel.append(
+            {(t, int(c)) for t in range(T) for c in importance[t].argsort(descending=True)[:keep_channels]}
+        )
+        by_step.append({(int(t), c) for c in range(C) for t in importance[:, c].argsort(descending=True)[:keep_steps]})
+    return by_channel, by_step
+
+
 def step_by_step(module, x):
     """One sample at a time, one selected entry at a time."""
     T, B, C, _, _ = x.shape
     out = torch.empty_like(x)
+    by_channel, by_step = selections(module, x)
+    if module.mask_mode == "batch_union":
+        by_channel, by_step = [set.union(*by_channel)] * B, [set.union(*by_step)] * B
     for b in range(B):
-        average, maximum = x[:, b].mean((2, 3)), x[:, b].amax((2, 3))  # [T, C]
-        importance = module.fc((0.5 * (average + maximum) + module.alpha * average + module.beta * maximum).T).T
-        by_channel, by_step = torch.zeros(T, C), torch.zeros(T, C)
-        for t in range(T):
-            by_channel[t, importance[t].argsort(descending=True)[: int(C * module.lam)]] = 1
-        for c in range(C):
-            by_step[importance[:, c].argsort(descending=True)[: int(T * module.lam)], c] = 1
-        mask = ((by_channel + by_step) == 1).float()[:, :, None, None]
+        one, two = by_channel[b], by_step[b]
+        important = {"xor": one ^ two, "and": one & two, "or": one | two}[module.mask_rule]
+        mask = torch.zeros(T, C, 1, 1)
+        for entry in important:
+            mask[entry] = 1
         parts = []
         for conv, group, share in (
             (module.conv1, mask, module.lam),
@@ -39,12 +54,42 @@ def step_by_step(module, x):
     return out
 
 
-@pytest.mark.parametrize("settings", [{}, {"reduction": 2}, {"lam": 0.25}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"reduction": 2},
+        {"lam": 0.25},
+        {"mask_rule": "and"},
+        {"mask_rule": "or"},
+        {"mask_mode": "batch_union"},
+        {"mask_mode": "batch_union", "mask_rule": "or", "lam": 0.2},
+        {"time_steps": 1},
+        {"lam": 0.1},
+    ],
+)
 def test_module_equals_the_step_by_step_form(settings):
     module = made(**settings)
     if "reduction" in settings:  # a hidden layer that ReLU silences would make ties, which any order may break
         module.fc[0].weight.data.abs_()
-    torch.testing.assert_close(module(clip()), step_by_step(module, clip()))
+    x = clip(time_steps=module.time_steps)
+    torch.testing.assert_close(module(x), step_by_step(module, x))
+
+
+def test_a_single_step_selects_channels_alone():
+    module, x = made(time_steps=1), clip(time_steps=1)
+    by_channel, by_step = selections(module, x)
+    assert by_step == [set()] * 3
+    marked = [{(0, int(c)) for c in module.mask(x)[0, b].nonzero()[:, 0]} for b in range(3)]
+    assert marked == by_channel
+    assert all(len(entries) == 4 for entries in marked)
+
+
+def test_rules_differ_in_what_is_important():
+    xor, both, either = (made(mask_rule=rule).mask(clip()) for rule in ("xor", "and", "or"))
+    assert torch.equal(xor + both, either)
+    assert torch.equal(xor * both, torch.zeros_like(xor))
+    assert both.sum() > 0
 
 
 def test_batch_union_is_another_mask_for_different_samples():
@@ -96,9 +141,28 @@ def test_another_number_of_steps_is_refused():
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"lam": 1.0}, r"lam = 1\.0"), ({"mask_mode": "mean"}, "mask_mode = 'mean'"), ({"reduction": 7}, "reduction = 7"),
+    [({"lam": 1.0}, r"lam = 1\.0"), ({"mask_mode": "mean"}, "mask_mode = 'mean'"),
+     ({"mask_rule": "nor"}, "mask_rule = 'nor'"), ({"reduction": 7}, "reduction = 7"),
      ({"time_steps": 0}, "time_steps = 0")],
 )  # fmt: skip
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         made(**settings)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "time_steps", "mixing"),
+    [(1, 4, {"fc.weight": (4, 4)}), (2, 8, {"fc.0.weight": (4, 8), "fc.2.weight": (8, 4)})],
+)
+def test_released_weights_of_the_bare_module_are_read(reduction, time_steps, mixing):
+    shapes = {"alpha": (1,), "beta": (1,), **mixing, "conv1.weight": (1, 2, 3, 3), "conv2.weight": (1, 2, 3, 3)}
+    released = {name: torch.randn(shape) for name, shape in shapes.items()}
+    module = ASA(time_steps, reduction)
+    assert load_released(module, released).dead == ()
+    assert all(torch.equal(tensor, released[name]) for name, tensor in module.state_dict().items())
+    with pytest.raises(InputError, match=r"conv2\.weight: missing"):
+        load_released(module, {name: tensor for name, tensor in released.items() if name != "conv2.weight"})
+    with pytest.raises(InputError, match="gamma: unknown"):
+        load_released(module, {**released, "gamma": torch.zeros(1)})
+    with pytest.raises(InputError, match=r"alpha is \(3,\); expected \(1,\)"):
+        load_released(module, {**released, "alpha": torch.zeros(3)})

@@ -1,0 +1,42 @@
+"""Which registered networks can be lowered in which mode today, and what is in the way of the others.
+
+The table is checked against the lowering itself by a test that lowers a narrow form of every network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spikefold.models.registry import full_name
+
+MODES = ("static", "dynamic")
+_CONVOLUTION_AFTER_CONVOLUTION = (
+    "a padded map follows another without a neuron between them, which does not compose exactly at the border"
+)
+_REFUSED = {
+    "sma": f"{_CONVOLUTION_AFTER_CONVOLUTION}; a softmax over scales mixes several spike trains",
+    "staa": "the position encoding is a current that changes with the step; softmax and layer norm inside the gate",
+    "tcsa": "a rectifier between gate and neuron; a reset to the threshold",
+    "tcja": "the gate follows the neuron, so spikes carry numbers",
+    "dta": "the gate follows the neuron, so spikes carry numbers; it needs GELU and dense products of currents",
+    "plain-ma-a": "a reset to the threshold",
+    "plain-msresnet104": _CONVOLUTION_AFTER_CONVOLUTION,
+    "resnet18": _CONVOLUTION_AFTER_CONVOLUTION,
+    "resnet34": _CONVOLUTION_AFTER_CONVOLUTION,
+}
+
+
+@dataclass(frozen=True)
+class Deployable:
+    """Modes of `spikefold.lower` that hold for a network, and why the others do not."""
+
+    hold: tuple[str, ...]
+    refused: str
+
+
+def deployable(name: str) -> Deployable:
+    """Return what can be done with a registered network; InputError if there is none of that name."""
+    name = full_name(name)
+    system, _, backbone = name.partition("-")
+    refused = _REFUSED.get(name) or _REFUSED.get(system) or _REFUSED.get(backbone)
+    return Deployable(MODES, "") if refused is None else Deployable((), refused)
