@@ -12,7 +12,7 @@ import statistics
 from rich.table import Table
 
 from spikefold.converters.capture import capture
-from spikefold.converters.lower import lower
+from spikefold.converters.lower import ATTENTIONS, lower
 from spikefold.deploy.lava.interpreter import explain_missing, lava_python
 from spikefold.deploy.run import run
 from spikefold.deploy.tables import console
@@ -23,7 +23,7 @@ from spikefold.models.checkpoints import load
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--net", default="plain", help="plain, asa or fsta")
-    parser.add_argument("--attention", default="static", choices=("static", "dynamic"))
+    parser.add_argument("--attention", default="static", choices=ATTENTIONS)
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()

@@ -26,6 +26,8 @@ WRAP = 2**24
 MAX_THRESHOLD = 2**17 - 1
 MAX_BIAS_MANTISSA = 2**12 - 1
 MAX_BIAS_EXPONENT = 7
+MAX_SQUARE_BITS = 52
+"""Square roots are exact below ``2**52``; see `square_root`."""
 
 
 def shift_toward_zero(value: Int, bits: int) -> Int:
@@ -85,6 +87,23 @@ def rescale(value: Int, multiplier: int, shift: int, limit: int) -> Int:
     return np.clip(shift_toward_zero(value * multiplier, shift), -limit, limit)
 
 
+def divide(numerator: Int, denominator: Int, shift: int) -> Int:
+    """``tz((numerator << shift) / denominator)`` for denominators above 0; tz rounds toward zero."""
+    scaled = numerator * 2**shift
+    result: Int = np.sign(scaled) * (np.abs(scaled) // denominator)
+    return result
+
+
+def square_root(value: Int) -> Int:
+    """``floor(sqrt(value))`` for values 0 to ``2**52 - 1``.
+
+    IEEE 754 rounds the square root of a float64 correctly, and below ``2**52`` the root of ``m**2 - 1`` is more than
+    half a last place below m, so that it never rounds up to the next whole number.
+    """
+    root: Int = np.asarray(np.sqrt(value.astype(np.float64)), dtype=np.int64)
+    return root
+
+
 def look_up(value: Int, table: Int, offset: int) -> Int:
     """``table[value + offset]``, the index saturated at both ends of the table."""
     result: Int = table[np.clip(value + offset, 0, len(table) - 1)]
@@ -106,3 +125,21 @@ def top_k_mask(importance: Int, k: int, axis: int) -> Int:
         return np.zeros_like(key)
     limit = np.take(np.sort(key, axis=axis), [-min(k, key.shape[axis])], axis=axis)
     return (key >= limit).astype(np.int64)
+
+
+def running_k(k: int, steps: int) -> Int:
+    """How many of the steps up to each one may be chosen, ``ceil(k * (t + 1) / T)``, ``[T]``."""
+    share: Int = (k * np.arange(1, steps + 1, dtype=np.int64) + steps - 1) // steps
+    return share
+
+
+def running_top_k_mask(importance: Int, k: int) -> Int:
+    """1 where a step, when it comes, is among the `running_k` largest of the steps so far (first axis); ties as above.
+
+    An earlier step of the same importance counts as larger, so a later step never changes what was decided.
+    """
+    steps = len(importance)
+    past = np.tri(steps, dtype=np.int64).reshape(steps, steps, *[1] * (importance.ndim - 1))
+    ahead = ((importance[None] >= importance[:, None]) * past).sum(axis=1)
+    mask: Int = (ahead <= running_k(k, steps).reshape(-1, *[1] * (importance.ndim - 1))).astype(np.int64)
+    return mask

@@ -108,7 +108,8 @@ def calibrate(graph: nir.NIRGraph, clips: NDArray[np.generic]) -> Calibration:
         if population.gate is not None:
             records[population.name].add(population.gate, current)
 
-    run_batches(net, clips, watch)
+    if records:
+        run_batches(net, clips, watch)
     return Calibration(clips, {name: record.result() for name, record in records.items()})
 
 

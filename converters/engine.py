@@ -127,6 +127,10 @@ def _rescale(step: Step, args: list[Tensor]) -> Tensor:
     return torch.clamp(shifted, -a["limit"], a["limit"])
 
 
+def _shift_divide(step: Step, args: list[Tensor]) -> Tensor:
+    return torch.div(args[0] * 2 ** step.attributes["shift"], args[1], rounding_mode="trunc")
+
+
 def _look_up(step: Step, args: list[Tensor]) -> Tensor:
     table = _constant(step)
     return table[(args[0] + step.attributes["offset"]).clamp(0, len(table) - 1)]
@@ -139,6 +143,9 @@ _OPS: dict[str, TensorOp] = {
     "matmul": lambda s, a: a[0] @ _constant(s),
     "conv2d": _conv2d,
     "topk_mask": _top_k,
+    "table": lambda s, a: _constant(s),
     "rescale": _rescale,
     "look_up": _look_up,
+    "shift_divide": _shift_divide,
+    "square_root": lambda s, a: a[0].double().sqrt().to(torch.int64),
 }

@@ -23,7 +23,7 @@ from spikefold.errors import FileFormatError, LoweringError
 FORMAT = 1
 MAX_EXPONENT = 16
 """Weights stay below 2**24 with it. What a chip's own exponent field holds is for the chip's checks."""
-AttentionMode = Literal["none", "static", "dynamic"]
+AttentionMode = Literal["none", "static", "scheduled", "causal", "dynamic"]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.nn import functional
 
+from spikefold.converters import arithmetic
 from spikefold.converters.gate_program import GateProgram, Step, broadcast_shape, slice_index
 
 FUNCTIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -56,6 +57,15 @@ def _topk_float(step: Step, args: list[torch.Tensor]) -> torch.Tensor:
     return torch.zeros_like(args[0]).scatter(axis, index, 1.0)
 
 
+def _running_top_k(step: Step, args: list[torch.Tensor]) -> torch.Tensor:
+    x, steps = args[0], len(args[0])
+    ones = [1] * (x.ndim - 1)
+    past = torch.ones(steps, steps, dtype=torch.bool).tril().reshape(steps, steps, *ones)
+    ahead = ((x[None] >= x[:, None]) & past).sum(1)
+    allowed = torch.from_numpy(arithmetic.running_k(step.attributes["k"], steps)).reshape(-1, *ones)
+    return (ahead <= allowed).to(x.dtype)
+
+
 TensorOp = Callable[[Step, list[torch.Tensor]], torch.Tensor]
 SAME_OPS: dict[str, TensorOp] = {
     "reshape": lambda s, a: a[0].reshape(s.attributes["shape"]),
@@ -70,6 +80,9 @@ SAME_OPS: dict[str, TensorOp] = {
     "multiply": lambda s, a: a[0] * a[1],
     "relu": lambda s, a: torch.relu(a[0]),
     "clip": lambda s, a: a[0].clamp(s.attributes["low"], s.attributes["high"]),
+    "running_sum": lambda s, a: a[0].cumsum(0),
+    "running_max": lambda s, a: a[0].cummax(0).values,
+    "running_topk_mask": _running_top_k,
 }
 """Operations that torch writes alike for floats and for whole numbers; the integer engine shares them."""
 
@@ -80,7 +93,9 @@ _FLOAT: dict[str, TensorOp] = {
     "matmul": lambda s, a: a[0] @ _const(s, a[0]),
     "conv2d": _conv2d_float,
     "topk_mask": _topk_float,
+    "table": lambda s, a: _const(s, a[0]),
     "scale": lambda s, a: a[0] * s.attributes["factor"],
     "offset": lambda s, a: a[0] + s.attributes["value"],
+    "divide": lambda s, a: a[0] / a[1],
     "function": lambda s, a: FUNCTIONS[s.attributes["name"]](a[0]),
 }

@@ -4,9 +4,13 @@ The input (value 0) is the current ``[T, B, *features]``; step ``i`` makes value
 broadcastable to the current. Shapes write the batch axis, or an axis that holds it, as -1. Two dialects share the
 form:
 
-- *float*, as captured: ``scale``, ``offset``, ``function`` and the shared steps; it runs in torch
+- *float*, as captured: ``scale``, ``offset``, ``function``, ``divide`` and the shared steps; it runs in torch
   (`spikefold.converters.gate_float`);
-- *integer*, as deployed: ``rescale``, ``look_up`` and the shared steps; its reference is numpy int64 (`run_integer`).
+- *integer*, as deployed: ``rescale``, ``look_up``, ``shift_divide``, ``square_root`` and the shared steps; its
+  reference is numpy int64 (`run_integer`).
+
+``table`` is its constant ``[T, 1, ...]``, whatever the current holds; ``running_sum``, ``running_max`` and
+``running_topk_mask`` go along the first axis, which is time: what they say of a step depends on the steps up to it.
 """
 
 from __future__ import annotations
@@ -24,9 +28,10 @@ from spikefold.errors import FileFormatError
 SHARED_OPS = frozenset(
     {"reshape", "permute", "broadcast", "slice", "concat", "sum", "max", "add", "subtract", "multiply"}
     | {"multiply_const", "add_const", "relu", "clip", "matmul", "conv2d", "topk_mask"}
+    | {"table", "running_sum", "running_max", "running_topk_mask"}
 )
-FLOAT_OPS = SHARED_OPS | {"scale", "offset", "function"}
-INTEGER_OPS = SHARED_OPS | {"rescale", "look_up"}
+FLOAT_OPS = SHARED_OPS | {"scale", "offset", "function", "divide"}
+INTEGER_OPS = SHARED_OPS | {"rescale", "look_up", "shift_divide", "square_root"}
 
 
 @dataclass(frozen=True)
@@ -136,10 +141,16 @@ _INTEGER: dict[str, _IntegerOp] = {
     "conv2d": lambda s, a: conv2d_integer(a[0], _int(s), s.attributes),
     "topk_mask": lambda s, a: arithmetic.top_k_mask(a[0], s.attributes["k"], s.attributes["axis"]),
     "concat": lambda s, a: np.concatenate(a, axis=s.attributes["axis"]),
+    "table": lambda s, a: _int(s),
+    "running_sum": lambda s, a: a[0].cumsum(axis=0, dtype=np.int64),
+    "running_max": lambda s, a: np.maximum.accumulate(a[0], axis=0),
+    "running_topk_mask": lambda s, a: arithmetic.running_top_k_mask(a[0], s.attributes["k"]),
     "rescale": lambda s, a: arithmetic.rescale(
         a[0], s.attributes["multiplier"], s.attributes["shift"], s.attributes["limit"]
     ),
     "look_up": lambda s, a: arithmetic.look_up(a[0], _int(s), s.attributes["offset"]),
+    "shift_divide": lambda s, a: arithmetic.divide(a[0], a[1], s.attributes["shift"]),
+    "square_root": lambda s, a: arithmetic.square_root(a[0]),
 }
 
 

@@ -1,9 +1,10 @@
 """Turn a float `GateProgram` into one of integers only.
 
 Every float value becomes an integer value times a real scale that lives only in here. Sums, maxima and layout are
-exact; weights get eight bits; values are fitted to sixteen bits (by the range that calibration saw, saturating beyond
-it) before they are multiplied by weights; elementwise functions become look-up tables whose entry stands for the middle
-of its interval. The last step brings the gate to unsigned fixed point with `GATE_FRACTION_BITS`.
+exact; weights get eight bits, factors of one value sixteen; values are fitted to sixteen bits (by the range that
+calibration saw, saturating beyond it) before they are multiplied by weights; elementwise functions become look-up
+tables whose entry stands for the middle of its interval; roots and quotients are whole numbers, rounded toward zero.
+The last step brings the gate to unsigned fixed point with `GATE_FRACTION_BITS`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from spikefold.converters.arithmetic import MAX_SQUARE_BITS
 from spikefold.converters.gate_float import FUNCTIONS, run_float
 from spikefold.converters.gate_program import GateProgram, Step
 from spikefold.converters.ranges import value_bounds
@@ -28,6 +30,13 @@ WEIGHT_BITS = 8
 TABLE_BITS = 12
 HEADROOM = 1.25
 PRODUCT_BITS = 40
+DIVISION_BITS = 32
+EXP_STEP_BITS = 10
+EXP_WIDTH_BITS = 4
+EXP_BITS = 24
+"""Exponentials are tabled every ``2**-10`` over a width of 16, in 24 bits. A softmax then errs by less than ``2**-10``
+whatever comes in, over thousands of entries: p (1 - p) times what the tabled powers differ by, which is 1.5 intervals.
+"""
 CURRENT_BOUND = 2**25
 MULTIPLIER_BITS = 15
 MAX_SHIFT = 62
@@ -64,11 +73,12 @@ def quantise_gate(program: GateProgram, current_scale: float, ranges: Sequence[t
     LoweringError
         A step has no integer form, or a value could leave 64 bits.
     """
-    q = _Quantiser(current_scale, ranges, _sizes(program))
+    q = _Quantiser(current_scale, ranges, _sizes(program), program.time_steps)
     for number, step in enumerate(program.steps):
         q.values.append(q.lower(step, number + 1))
-    last = q.values[-1]
-    q.rescale(last, 2.0**-GATE_FRACTION_BITS, 2**VALUE_BITS - 1)
+    last, scale, limit = q.values[-1], 2.0**-GATE_FRACTION_BITS, 2**VALUE_BITS - 1
+    if last.scale != scale or last.bound > limit or last.index != len(q.steps):
+        q.rescale(last, scale, limit)
     integer = GateProgram(program.input_shape, tuple(q.steps), program.time_steps)
     value_bounds(integer, (-CURRENT_BOUND, CURRENT_BOUND))
     return integer
@@ -83,11 +93,14 @@ def _sizes(program: GateProgram) -> list[int]:
 
 
 class _Quantiser:
-    def __init__(self, current_scale: float, ranges: Sequence[tuple[float, float]], sizes: Sequence[int]) -> None:
+    def __init__(
+        self, current_scale: float, ranges: Sequence[tuple[float, float]], sizes: Sequence[int], time_steps: int
+    ) -> None:
         self.steps: list[Step] = []
         self.values = [_Value(0, current_scale, CURRENT_BOUND)]
         self.ranges = ranges
         self.sizes = sizes
+        self.time_steps = time_steps
 
     def emit(
         self,
@@ -102,9 +115,13 @@ class _Quantiser:
         return _Value(len(self.steps), scale, bound)
 
     def largest(self, number: int) -> float:
-        """Largest magnitude that calibration saw for a value, with headroom."""
+        """Largest magnitude that calibration saw for a value, with headroom; at least one unit where it is known.
+
+        A layer that slept through the calibration leaves ranges of 0, which no multiplier reaches.
+        """
         low, high = self.ranges[number]
-        return max(abs(low), abs(high), 1e-12) * HEADROOM
+        unit = self.values[number].scale if number < len(self.values) else 1e-12
+        return max(abs(low), abs(high), unit) * HEADROOM
 
     def rescale(self, value: _Value, scale: float, limit: int) -> _Value:
         """Bring a value to another scale: multiply and shift, saturating at ``limit``."""
@@ -152,7 +169,7 @@ class _Quantiser:
             bound = x.bound + float(np.abs(constant).max())
             return self.emit("add_const", x, scale=x.scale, bound=bound, constant=constant)
         if step.op in ("add", "subtract"):
-            left, right = self.common(inputs, number)
+            left, right = self.common(inputs, number) if step.op == "add" else self.exact(inputs, number)
             return self.emit(step.op, left, right, scale=left.scale, bound=left.bound + right.bound)
         if step.op == "concat":
             values = self.common(inputs, number)
@@ -160,15 +177,28 @@ class _Quantiser:
         if step.op == "multiply":
             left, right = x, inputs[1][0]
             if left.bound * right.bound > 2.0**PRODUCT_BITS:
-                left, right = self.fit(left, x_number), self.fit(right, inputs[1][1])
+                left = self.fit(left, x_number)
+                right = left if inputs[1][1] == x_number else self.fit(right, inputs[1][1])
             return self.emit("multiply", left, right, scale=left.scale * right.scale, bound=left.bound * right.bound)
         if step.op in ("matmul", "conv2d", "multiply_const"):
             return self.weighted(step, x, x_number)
         if step.op == "clip":
             low, high = (round(min(max(v / x.scale, -(2.0**62)), 2.0**62)) for v in (a["low"], a["high"]))
             return self.emit("clip", x, scale=x.scale, bound=x.bound, low=low, high=high)
-        if step.op == "topk_mask":
-            return self.emit("topk_mask", self.fit(x, x_number), scale=1.0, bound=1, **a)
+        if step.op in ("topk_mask", "running_topk_mask"):
+            return self.emit(step.op, self.fit(x, x_number), scale=1.0, bound=1, **a)
+        if step.op in ("running_sum", "running_max"):
+            return self.emit(
+                step.op, x, scale=x.scale, bound=x.bound * (self.time_steps if step.op == "running_sum" else 1)
+            )
+        if step.op == "table":
+            integers = np.round(np.asarray(step.constant, dtype=np.float64) * 2**GATE_FRACTION_BITS).astype(np.int64)
+            bound = float(np.abs(integers).max())
+            return self.emit("table", x, scale=2.0**-GATE_FRACTION_BITS, bound=bound, constant=integers)
+        if step.op == "divide":
+            return self.divide(inputs, number)
+        if step.op == "function" and a["name"] == "sqrt":
+            return self.square_root(x, x_number)
         if step.op == "function":
             return self.table(x, x_number, a["name"])
         raise LoweringError(f"gate step {number} ({step.op}) has no integer form")
@@ -182,7 +212,8 @@ class _Quantiser:
 
     def weighted(self, step: Step, x: _Value, x_number: int) -> _Value:
         weight = np.asarray(step.constant, dtype=np.float64)
-        limit = 2 ** (WEIGHT_BITS - 1) - 1
+        # a factor of one value is held as finely as the value: in eight bits, T / (t + 1) would be wrong by percents
+        limit = 2 ** ((VALUE_BITS if step.op == "multiply_const" else WEIGHT_BITS) - 1) - 1
         scale = (float(np.abs(weight).max()) or 1.0) / limit
         integers = np.round(weight / scale).astype(np.int64)
         x = self.fit(x, x_number)
@@ -191,20 +222,70 @@ class _Quantiser:
         return self.emit(step.op, x, scale=x.scale * scale, bound=bound, constant=integers, **dict(step.attributes))
 
     def table(self, x: _Value, x_number: int, name: str) -> _Value:
-        half = 2 ** (TABLE_BITS - 1)
-        width = self.largest(x_number)
+        last, bits = 2 ** (TABLE_BITS - 1), TABLE_BITS
+        first, width = -last, self.largest(x_number)
         if name in ("sigmoid", "tanh", "hardsigmoid", "hardtanh"):
             width = min(width, 8.0)
-        index = self.rescale(x, width / half, half)
-        at = np.arange(-half, half + 1, dtype=np.float64)
-        middle = (at + 0.5 * np.sign(at)) * (width / half)
+        interval = width / last
+        if name == "exp":
+            high = self.ranges[x_number][1]
+            last = math.ceil((high + (HEADROOM - 1) * abs(high)) * 2**EXP_STEP_BITS)
+            first, interval, bits = last - 2 ** (EXP_STEP_BITS + EXP_WIDTH_BITS), 2.0**-EXP_STEP_BITS, EXP_BITS
+        index = self.rescale(x, interval, max(abs(first), abs(last)))
+        at = np.arange(first, last + 1, dtype=np.float64)
+        middle = (at + 0.5 * np.sign(at)) * interval
         if self.ranges[x_number][0] >= 0:
             middle = np.maximum(middle, 0.0)
         real = FUNCTIONS[name](torch.from_numpy(middle)).numpy()
         if not np.isfinite(real).all():
             raise LoweringError(f"gate function {name!r} is not finite on the calibrated range +-{width:.4g}")
-        scale = 2.0 ** (math.frexp(float(np.abs(real).max()) or 1.0)[1] - 12)
+        scale = 2.0 ** (math.frexp(float(np.abs(real).max()) or 1.0)[1] - bits)
         integers = np.round(real / scale).astype(np.int64)
         return self.emit(
-            "look_up", index, scale=scale, bound=float(np.abs(integers).max()), constant=integers, offset=half
+            "look_up", index, scale=scale, bound=float(np.abs(integers).max()), constant=integers, offset=-first
         )
+
+    def exact(self, inputs: Sequence[tuple[_Value, int]], number: int) -> list[_Value]:
+        """As `common`, without rounding where one scale is a whole multiple of the other: differences may cancel."""
+        finest = min(v.scale for v, _ in inputs)
+        multiples = [(v, round(v.scale / finest)) for v, _ in inputs]
+        if all(abs(v.scale / finest - m) < 1e-9 * m and v.bound * m <= 2.0**PRODUCT_BITS for v, m in multiples):
+            return [v if m == 1 else self.times(v, m) for v, m in multiples]
+        return self.common(inputs, number)
+
+    def times(self, x: _Value, whole: int) -> _Value:
+        """The same real value in units ``whole`` times finer."""
+        bound = math.ceil(x.bound) * whole
+        return self.emit("rescale", x, scale=x.scale / whole, bound=bound, multiplier=whole, shift=0, limit=bound)
+
+    def divide(self, inputs: Sequence[tuple[_Value, int]], number: int) -> _Value:
+        """A quotient in sixteen bits, saturating; its divisor is at least one unit."""
+        (over, over_number), (under, under_number) = inputs
+        low, high = self.ranges[under_number]
+        if low <= 0:
+            raise LoweringError(
+                f"gate step {number} (divide): the divisor was {low:.4g}..{high:.4g} on the calibration samples; only "
+                "divisors above 0 have an integer form: add a constant that keeps it above 0"
+            )
+        over, under = self.fit(over, over_number, DIVISION_BITS), self.fit(under, under_number, DIVISION_BITS)
+        under = self.emit("clip", under, scale=under.scale, bound=under.bound, low=1, high=2**DIVISION_BITS)
+        finest = self.largest(number) / 2 ** (VALUE_BITS - 1)
+        shift = min(DIVISION_BITS - 2, max(0, math.ceil(math.log2(over.scale / under.scale / finest))))
+        scale, limit = over.scale / under.scale / 2**shift, 2**VALUE_BITS - 1
+        quotient = self.emit("shift_divide", over, under, scale=scale, bound=over.bound * 2**shift, shift=shift)
+        return self.emit("clip", quotient, scale=scale, bound=limit, low=-limit, high=limit)
+
+    def square_root(self, x: _Value, x_number: int) -> _Value:
+        """A root of up to 26 bits, of at least 0 and at most what calibration saw, with headroom."""
+        if self.ranges[x_number][0] < 0:
+            raise LoweringError(
+                f"gate function 'sqrt' is not finite on the calibrated range from {self.ranges[x_number][0]:.4g}: take "
+                "the root of something that is never below 0"
+            )
+        top = max(1, math.floor(min(x.bound, self.largest(x_number) / x.scale)))
+        x = self.emit("clip", x, scale=x.scale, bound=top, low=0, high=top)
+        finer = (MAX_SQUARE_BITS - top.bit_length()) // 2
+        multiplier, shift, bound = 4 ** max(0, finer), 2 * max(0, -finer), 2**MAX_SQUARE_BITS - 1
+        scale = x.scale * 4.0**-finer
+        x = self.emit("rescale", x, scale=scale, bound=bound, multiplier=multiplier, shift=shift, limit=bound)
+        return self.emit("square_root", x, scale=math.sqrt(x.scale), bound=math.isqrt(int(x.bound)))

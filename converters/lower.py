@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import nir
 import numpy as np
 from numpy.typing import NDArray
 
 from spikefold.converters.calibrate import Calibration, calibrate
+from spikefold.converters.causal_gates import make_causal
 from spikefold.converters.fixed_point_graph import AttentionMode, FixedPointGraph
 from spikefold.converters.quantise import quantise
+from spikefold.converters.scheduled_gates import left_out, schedule_gates
 from spikefold.converters.static_gates import fold_static_gates
 from spikefold.errors import LoweringError
 
-Attention = Literal["static", "dynamic"]
+Attention = Literal["static", "scheduled", "causal", "dynamic"]
+ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
+"""What can become of gates, from the cheapest form to the exact one."""
 
 
 def lower(
@@ -33,9 +37,10 @@ def lower(
         From `spikefold.converters.capture`.
     clips : array ``[T, N, *input_shape]`` or Calibration
         Training samples (never test samples), or what `calibrate` made of them.
-    attention : "static" or "dynamic"
-        "static" replaces each gate by its calibrated mean and folds it away; "dynamic" computes it per clip in
-        integers. A net without gates is the same either way.
+    attention : "static", "scheduled", "causal" or "dynamic"
+        "static" replaces each gate by its calibrated mean and folds it away; "scheduled" keeps one factor a step of
+        that mean; "causal" computes gates in integers from the steps up to now; "dynamic" from the whole clip, as
+        trained. A net without gates is the same in all of them.
 
     Returns
     -------
@@ -46,21 +51,31 @@ def lower(
     LoweringError
         The gate has no static or no integer form, or numbers do not fit the formats.
     """
-    lowered, calibration = lower_float(graph, clips, attention)
-    fixed = quantise(lowered, calibration, bits, name)
-    had_gates = bool(calibration.gates)
-    mode: AttentionMode = attention if had_gates else "none"
-    settings = {"bits": bits, "calibration_samples": int(calibration.clips.shape[1])}
+    calibration = clips if isinstance(clips, Calibration) else calibrate(graph, clips)
+    lowered, measured = lower_float(graph, calibration, attention)
+    fixed = quantise(lowered, measured, bits, name)
+    mode: AttentionMode = attention if calibration.gates else "none"
+    settings: dict[str, Any] = {"bits": bits, "calibration_samples": int(calibration.clips.shape[1])}
+    if mode == "scheduled":
+        settings["schedule_leaves_out"] = {name: left_out(gate) for name, gate in calibration.gates.items()}
     return replace(fixed, attention=mode, provenance=settings)
 
 
 def lower_float(
     graph: nir.NIRGraph, clips: NDArray[np.generic] | Calibration, attention: Attention = "static"
 ) -> tuple[nir.NIRGraph, Calibration]:
-    """The float net with its attention lowered, and the calibration it rests on; see `lower`."""
-    if attention not in ("static", "dynamic"):
-        raise LoweringError(f"attention is {attention!r}; choose 'static' or 'dynamic'")
+    """The float net with its attention lowered, and the calibration of the gates that it still has; see `lower`.
+
+    A gate that reads other steps takes other values, and so do the layers behind it: what was rewritten is measured
+    anew on the same clips.
+    """
+    if attention not in ATTENTIONS:
+        raise LoweringError(f"attention is {attention!r}; choose one of {', '.join(map(repr, ATTENTIONS))}")
     calibration = clips if isinstance(clips, Calibration) else calibrate(graph, clips)
-    if attention == "static" and calibration.gates:
-        return fold_static_gates(graph, calibration), calibration
-    return graph, calibration
+    if attention == "dynamic" or not calibration.gates:
+        return graph, calibration
+    if attention == "causal":
+        lowered = make_causal(graph)
+    else:
+        lowered = (fold_static_gates if attention == "static" else schedule_gates)(graph, calibration)
+    return lowered, calibrate(lowered, calibration.clips)

@@ -81,7 +81,10 @@ def quantise(graph: nir.NIRGraph, calibration: Calibration, bits: Literal[8] = 8
     port = InputPort(net.input_shape, _largest_input(calibration.clips))
     for population in net.populations:
         largest = {s.name: float(port.max_value) if s.source == "input" else 1.0 for s in population.synapses}
-        chosen = _search(population, recorded, largest, calibration.time_steps)
+        if population.pools:
+            chosen = _any_spike(population)
+        else:
+            chosen = _search(population, recorded, largest, calibration.time_steps)
         gate, shift, static = None, 0, None
         if population.gate is not None:
             static = _static_threshold(population, calibration, chosen.unit)
@@ -140,6 +143,13 @@ def _synapse(s: FloatSynapse, target: str, mantissa: NDArray[np.int64], exponent
         s.name, s.source, target, "conv", mantissa, exponent, conv["stride"], conv["padding"], conv["dilation"],
         conv["groups"], s.torch_macs,
     )  # fmt: skip
+
+
+def _any_spike(population: FloatPopulation) -> _Format:
+    """The format of a max pooling: one spike brings twice the threshold, whatever the calibration saw."""
+    ones = tuple(2 * (s.weight != 0).astype(np.int64) for s in population.synapses)
+    threshold, bias = np.ones((), dtype=np.int64), np.zeros((population.shape[0], 1, 1), dtype=np.int64)
+    return _Format(0.5, ones, (0,) * len(ones), threshold, bias, 0)
 
 
 def _search(

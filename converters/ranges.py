@@ -7,7 +7,7 @@ they hold for all data; they are not tight where values depend on each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
+from math import isqrt, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +96,22 @@ def gated_range(graph: FixedPointGraph, population: Neurons) -> Range:
     return low, high
 
 
+def membrane_range(graph: FixedPointGraph, population: Neurons, time_steps: int) -> Range:
+    """Range of the membranes of ``population`` in clips of ``time_steps``, before they clip at 24 bits and reset.
+
+    A neuron that has not fired holds at most its threshold. Ranges of currents hold 0, so both ends only move outwards.
+    """
+    current, rate = gated_range(graph, population), 2**arithmetic.DECAY_BITS - population.dv
+    limit = held = arithmetic.STATE_LIMIT
+    if population.fires:
+        held = int(population.v_threshold.max()) << arithmetic.STATE_FRACTION_BITS
+    low = high = 0
+    for _ in range(time_steps):
+        low = _shift_toward_zero(max(low, -limit) * rate, arithmetic.DECAY_BITS) + current[0]
+        high = _shift_toward_zero(min(high, held) * rate, arithmetic.DECAY_BITS) + current[1]
+    return low, high
+
+
 def value_shapes(program: GateProgram, batch: int) -> list[Shape]:
     """Shapes of all values of a gate program (value 0 is the current) for clips of ``batch`` samples.
 
@@ -168,9 +184,18 @@ def _shift_toward_zero(value: int, bits: int) -> int:
     return -(-value >> bits) if value < 0 else value >> bits
 
 
+def _divide_toward_zero(value: int, by: int) -> int:
+    return -(-value // by) if value < 0 else value // by
+
+
 def _multiply(a: Range, b: Range) -> Range:
     products = [x * y for x in a for y in b]
     return min(products), max(products)
+
+
+def _square(a: Range) -> Range:
+    low, high = _multiply(a, a)
+    return (0 if low < 0 else low), high
 
 
 def _axes(step: Step, rank: int) -> tuple[int, ...]:
@@ -182,6 +207,8 @@ def _extent(step: Step, shape: Shape) -> int:
     """Length of what a step reduces, ranks or cuts; 1 for all others."""
     if step.op in ("sum", "max"):
         return _reduced(step, shape)
+    if step.op.startswith("running_"):
+        return shape[0]
     return shape[step.attributes["axis"]] if step.op in ("topk_mask", "slice") else 1
 
 
@@ -209,6 +236,11 @@ def _conv_range(step: Step, r: Sequence[Range], shape: Shape) -> list[Range]:
     return _weighted(np.asarray(step.constant), (1, 2, 3), padded)
 
 
+def _running_sum_range(step: Step, r: Sequence[Range], shape: Shape) -> list[Range]:
+    (low, high), n = r[0], shape[0]
+    return [(min(low, n * low), max(high, n * high))]
+
+
 def _sum_range(step: Step, r: Sequence[Range], shape: Shape) -> list[Range]:
     n = _reduced(step, shape)
     return [(-n * magnitude(r[0]), n * magnitude(r[0])), (n * r[0][0], n * r[0][1])]
@@ -226,6 +258,26 @@ def _rescale_range(step: Step, r: Sequence[Range], shape: Shape) -> list[Range]:
     product = _multiply(r[0], (multiplier, multiplier))
     low, high = (min(limit, max(-limit, _shift_toward_zero(end, shift))) for end in product)
     return [product, (low, high)]
+
+
+def _divide_range(step: Step, r: Sequence[Range], shape: Shape) -> list[Range]:
+    shift, (low, high) = step.attributes["shift"], r[1]
+    if not 0 <= shift <= 62:
+        raise LoweringError(f"gate step shift_divide: shift is {shift}, it must be 0..62")
+    if low <= 0:
+        raise LoweringError(f"gate step shift_divide: its denominator could reach {low}..{high}, it must be above 0")
+    numerator = (r[0][0] << shift, r[0][1] << shift)
+    ends = [_divide_toward_zero(n, d) for n in numerator for d in (low, high)]
+    return [numerator, (min(ends), max(ends))]
+
+
+def _square_root_range(step: Step, r: Sequence[Range], shape: Shape) -> list[Range]:
+    low, high = r[0]
+    if low < 0 or high >= 1 << arithmetic.MAX_SQUARE_BITS:
+        raise LoweringError(
+            f"gate step square_root: values could reach {low}..{high}; they must lie within 0..2**52 - 1"
+        )
+    return [(isqrt(low), isqrt(high))]
 
 
 def _look_up_range(step: Step, r: Sequence[Range], shape: Shape) -> list[Range]:
@@ -255,7 +307,7 @@ _RANGES: dict[str, _RangeOp] = {
     "sum": _sum_range,
     "add": lambda s, r, _: [(r[0][0] + r[1][0], r[0][1] + r[1][1])],
     "subtract": lambda s, r, _: [(r[0][0] - r[1][1], r[0][1] - r[1][0])],
-    "multiply": lambda s, r, _: [_multiply(r[0], r[1])],
+    "multiply": lambda s, r, _: [_square(r[0]) if s.inputs[0] == s.inputs[1] else _multiply(r[0], r[1])],
     "multiply_const": lambda s, r, _: [_multiply(r[0], _constant_range(s))],
     "add_const": lambda s, r, _: [(r[0][0] + _constant_range(s)[0], r[0][1] + _constant_range(s)[1])],
     "relu": lambda s, r, _: [(max(0, r[0][0]), max(0, r[0][1]))],
@@ -266,6 +318,12 @@ _RANGES: dict[str, _RangeOp] = {
     "concat": lambda s, r, _: [(min(x[0] for x in r), max(x[1] for x in r))],
     "rescale": _rescale_range,
     "look_up": _look_up_range,
+    "table": lambda s, r, _: [_constant_range(s)],
+    "running_sum": _running_sum_range,
+    "running_max": _same,
+    "running_topk_mask": lambda s, r, _: [(0, 1)],
+    "shift_divide": _divide_range,
+    "square_root": _square_root_range,
 }
 """Ranges on the way to a step's value, the value's own last; given the ranges and the first shape of its inputs."""
 
@@ -294,10 +352,12 @@ def _shape(step: Step, given: list[Shape]) -> Shape:
             return np.broadcast_shapes(tuple(h if w == -1 else w for w, h in zip(a["shape"], have, strict=True)), first)
         case "concat":
             return np.concatenate([_hollow(s) for s in given], axis=a["axis"]).shape
-        case "add" | "subtract" | "multiply":
+        case "add" | "subtract" | "multiply" | "shift_divide":
             return np.broadcast_shapes(*given)
         case "multiply_const" | "add_const":
             return np.broadcast_shapes(first, constant)
+        case "table":
+            return constant
         case _:
             return first
 

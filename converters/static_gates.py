@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from typing import Any
 
 import nir
 import numpy as np
@@ -33,30 +34,38 @@ def fold_static_gates(graph: nir.NIRGraph, calibration: Calibration) -> nir.NIRG
     """
     nodes = {name: copy.copy(node) for name, node in graph.nodes.items()}
     for population in read_float_graph(graph).populations:
-        if population.gate is None:
-            continue
-        mean = calibration.gates[population.name].mean.mean(0)
-        if mean.min() <= 0:
-            raise LoweringError(
-                f"neurons {population.name!r}: the mean gate reaches {mean.min():.4g}; a static gate must be above 0 "
-                "everywhere: use attention='dynamic'"
-            )
-        low = int((np.broadcast_to(mean, population.shape) < FLOOR).sum())
-        if low:
-            warnings.warn(
-                f"neurons {population.name!r}: {low} of {int(np.prod(population.shape))} have a mean gate below "
-                f"{FLOOR} and will hardly fire; prune them or use attention='dynamic'",
-                SpikefoldWarning,
-                stacklevel=2,
-            )
-        _fold(nodes, population, np.maximum(mean, FLOOR))
+        if population.gate is not None:
+            fold(nodes, population, mean_gate(population, calibration), {})
     folded = nir.NIRGraph(nodes, list(graph.edges))
     folded.metadata = {**graph.metadata, "time_steps": 0}
     return folded
 
 
-def _fold(nodes: dict[str, nir.NIRNode], population: FloatPopulation, gate: NDArray[np.float64]) -> None:
-    metadata = {"strict": population.strict, "decay": population.decay}
+def mean_gate(population: FloatPopulation, calibration: Calibration) -> NDArray[np.float64]:
+    """Mean gate of ``population`` over samples and time, ``[*shape or 1]``, at least `FLOOR`."""
+    mean: NDArray[np.float64] = calibration.gates[population.name].mean.mean(0)
+    if mean.min() <= 0:
+        raise LoweringError(
+            f"neurons {population.name!r}: the mean gate reaches {mean.min():.4g}; a folded gate must be above 0 "
+            "everywhere: use attention='dynamic'"
+        )
+    low = int((np.broadcast_to(mean, population.shape) < FLOOR).sum())
+    if low:
+        warnings.warn(
+            f"neurons {population.name!r}: {low} of {int(np.prod(population.shape))} have a mean gate below "
+            f"{FLOOR} and will hardly fire; prune them or use attention='dynamic'",
+            SpikefoldWarning,
+            stacklevel=2,
+        )
+    floored: NDArray[np.float64] = np.maximum(mean, FLOOR)
+    return floored
+
+
+def fold(
+    nodes: dict[str, nir.NIRNode], population: FloatPopulation, gate: NDArray[np.float64], gate_left: dict[str, Any]
+) -> None:
+    """Fold a constant gate of ``population`` into ``nodes``; ``gate_left`` is metadata of what gates it still."""
+    metadata = {"strict": population.strict, "decay": population.decay, **gate_left}
     threshold = population.v_threshold.astype(np.float64)
     per_channel = gate.shape[1:] == (1,) * (gate.ndim - 1) and gate.shape[0] > 1
     if per_channel and len(population.synapses) == 1:

@@ -19,7 +19,10 @@ class GateActivity:
     comparisons: float = 0.0
     lookups: float = 0.0
     buffer_words: float = 0.0
-    """Words of current held until the gate is known (T x neurons)."""
+    """Words kept from step to step: the currents of a clip until its gate is known (T x neurons), or what a gate that
+    streams must remember (running sums and maxima, the values that a rank or a matrix over time compares)."""
+    accesses_per_word: float = 2.0
+    """How often a word is written or read for one clip: a held current once each, a running sum in every step."""
     word_bits: int = 24
 
     @property
@@ -71,7 +74,7 @@ class Activity:
 
     name: str
     mode: str
-    """Attention mode: "none", "static" or "dynamic"."""
+    """Attention mode: "none", "static", "scheduled", "causal" or "dynamic"."""
     samples: int
     time_steps: int
     input_neurons: int

@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from spikefold.deploy.cli_options import (
+    AttentionOption,
+    AttentionsOption,
+    CheckpointOption,
+    DataOption,
+    HardwareOption,
+    JsonOption,
+    LimitOption,
+    NetArgument,
+    SamplesOption,
+    StepsOption,
+)
+from spikefold.deploy.progress import progress as _progress
 from spikefold.errors import SpikefoldError, SpikefoldWarning
 
 app = typer.Typer(
@@ -22,45 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-NetArgument = Annotated[
-    str,
-    typer.Argument(help="A shipped net (plain, asa, fsta), a .safetensors checkpoint, or package.module:builder."),
-]
-DataOption = Annotated[
-    str,
-    typer.Option(
-        help="saccade-mnist; nmnist, dvs128-gesture or cifar10-dvs as NAME:FOLDER; or an .npz with frames and labels."
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
-CheckpointOption = Annotated[str | None, typer.Option(help="Weights for package.module:builder (.pt, .safetensors).")]
-StepsOption = Annotated[int | None, typer.Option(help="T of the clips, handed to a builder that takes time_steps.")]
-AttentionOption = Annotated[
-    Literal["static", "dynamic"],
-    typer.Option(help="static: the gate's calibrated mean, folded away. dynamic: computed per clip in integers."),
-]
-SamplesOption = Annotated[int | None, typer.Option(help="Use only the first so many samples.")]
-HardwareOption = Annotated[list[str], typer.Option(help="loihi1, loihi2, cmos45, or a YAML of yours; repeatable.")]
-LimitOption = Annotated[float, typer.Option(help="Seconds after which a Lava run is ended.")]
 ALL_HARDWARE = ["loihi1", "loihi2", "cmos45"]
-
-
-@contextmanager
-def _progress(quiet: bool = False) -> Iterator[Callable[[str], None]]:
-    """A spinner on stderr that shows what happens now and for how long."""
-    from spikefold.deploy.tables import console
-
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    shown = console(stderr=True)
-    with Progress(*columns, console=shown, transient=True, disable=quiet or not shown.is_terminal) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def report(line: str) -> None:
-            bar.update(task, description=line)
-            if not shown.is_terminal and not quiet:
-                shown.print(line)
-
-        yield report
 
 
 def _print_json(value: Any) -> None:
@@ -111,10 +83,13 @@ def export(
     attention: AttentionOption = "static",
     time_steps: StepsOption = None,
     samples: Annotated[int, typer.Option(help="Training samples to calibrate on.")] = 128,
+    threshold_levels: Annotated[
+        int | None, typer.Option(help="Most thresholds a layer may have, such as Loihi's 16 a core; default: any.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the files go, without suffix; default NET-MODE.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fold, lower attention, quantise, and write .nir, .onnx and, without a gate, .step.onnx.
+    """Fold, lower attention, quantise, and write .nir, .onnx and, without a computed gate, .step.onnx.
 
     DATA must be training samples: gates and weight scales are calibrated on them. The .nir is complete: every other
     command runs from it alone.
@@ -122,13 +97,52 @@ def export(
     from spikefold.deploy.commands import export_net
 
     with _progress(as_json) as report:
-        result = export_net(net, checkpoint, data, attention, time_steps, samples, out, report)
+        result = export_net(net, checkpoint, data, attention, time_steps, samples, threshold_levels, out, report)
     if as_json:
         _print_json(result)
     else:
         for kind, path in result["files"].items():
             typer.echo(f"{kind}: {path}")
         typer.echo(result["summary"])
+        for layer in result["threshold_palette"]:
+            typer.echo(
+                f"{layer['name']}: {layer['levels_before']} -> {layer['levels']} thresholds, changed by "
+                f"{layer['mean_change']:.2%} on average, {layer['largest_change']:.2%} at most; "
+                f"{layer['spikes_differ'] / layer['neuron_steps']:.2%} of neuron-steps differ on training samples"
+            )
+
+
+@app.command()
+def finetune(
+    net: NetArgument,
+    checkpoint: CheckpointOption = None,
+    mode: AttentionOption = "static",
+    bits: Annotated[int, typer.Option(help="Bits of a weight.")] = 8,
+    data: DataOption = "saccade-mnist",
+    epochs: Annotated[int, typer.Option(help="Passes over the training clips.")] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of order and augmentation.")] = 0,
+    samples: Annotated[int, typer.Option(help="Training samples to calibrate on.")] = 128,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Highest rate, in units of a layer's largest weight; default 0.002.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the .nir goes; default NET-MODE-tuned.nir.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the integers of a lowered net, so that what lowering and quantising lost is won back.
+
+    What is trained is, bit for bit, what is deployed. DATA must be training samples; an .npz keeps a fifth of them to
+    choose the epoch. Test samples, where the data have them, are run once, at the end.
+    """
+    from spikefold.deploy.finetune import finetune_net
+
+    report = None if as_json else lambda line: typer.echo(line, err=True)
+    made = finetune_net(net, checkpoint, data, mode, bits, epochs, seed, samples, learning_rate, out, report)
+    if as_json:
+        _print_json(made)
+        return
+    typer.echo(f"{made['out']}: attention {made['attention']}, epoch {made['best_epoch']} of {epochs}")
+    for form, splits in made["accuracy"].items():
+        typer.echo(f"{form}: " + ", ".join(f"{split} {accuracy:.1%}" for split, accuracy in splits.items()))
 
 
 @app.command()
@@ -168,21 +182,25 @@ def verify(
     samples: Annotated[int, typer.Option(help="Held-out samples to compare on.")] = 32,
     lava_samples: Annotated[int, typer.Option(help="How many of them Lava runs; 0 leaves Lava out.")] = 4,
     time_limit: LimitOption = 600.0,
+    out: Annotated[Path | None, typer.Option(help="Folder for verification.json and layers.csv.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prove that what runs is what was trained; exit code 1 if it is not.
 
-    Four kinds of error, never in one number: folding (float rounding), lowering attention, quantising, and torch
-    against ONNX against Lava against the file (0).
+    Four kinds of error, layer by layer, never in one number: folding (float rounding), lowering attention, quantising,
+    and torch against ONNX against Lava against the file (0).
     """
     from spikefold.deploy.commands import verify_net
+    from spikefold.deploy.verify_report import summary_lines
 
     with _progress(as_json) as report:
-        result = verify_net(net, checkpoint, data, attention, time_steps, samples, lava_samples, time_limit, report)
+        result = verify_net(
+            net, checkpoint, data, attention, time_steps, samples, lava_samples, time_limit, out, report
+        )
     if as_json:
         _print_json(result.to_dict())
     else:
-        for line in result.summary_lines():
+        for line in summary_lines(result):
             typer.echo(line)
     if not result.passed:
         raise typer.Exit(1)
@@ -221,6 +239,7 @@ def compare(
     checkpoint: CheckpointOption = None,
     data: DataOption = "saccade-mnist",
     calibration: Annotated[str | None, typer.Option(help="Training .npz; needed when DATA is an .npz.")] = None,
+    attention: AttentionsOption = ["static", "dynamic"],  # noqa: B006  # typer copies it
     time_steps: StepsOption = None,
     hardware: HardwareOption = ALL_HARDWARE,
     samples: SamplesOption = None,
@@ -233,7 +252,7 @@ def compare(
 
     with _progress(as_json) as report:
         rows = compare_nets(
-            nets, checkpoint, data, calibration, time_steps, hardware, samples, lava_samples, out, report
+            nets, checkpoint, data, calibration, attention, time_steps, hardware, samples, lava_samples, out, report
         )
     _show_rows(rows, as_json)
 

@@ -10,9 +10,10 @@ import torch
 from rich.table import Table
 
 from spikefold.converters.capture import capture
-from spikefold.converters.lower import Attention, lower
+from spikefold.converters.lower import ATTENTIONS, Attention, lower
 from spikefold.converters.nir_file import save_nir
-from spikefold.converters.onnx import save_onnx, to_onnx_clip, to_onnx_step
+from spikefold.converters.onnx import has_step_form, save_onnx, to_onnx_clip, to_onnx_step
+from spikefold.converters.palette import LayerPalette, palettise
 from spikefold.deploy.compare import Row, compare, write_csv, write_json
 from spikefold.deploy.demo import CALIBRATION_SAMPLES
 from spikefold.deploy.hardware import load_hardware
@@ -22,6 +23,7 @@ from spikefold.deploy.run import Backend, open_net, run
 from spikefold.deploy.sources import check_fit, find_data, find_net, has_splits
 from spikefold.deploy.tables import activity_table
 from spikefold.deploy.verify import Verification, verify
+from spikefold.deploy.verify_report import write_report
 from spikefold.errors import InputError
 
 Report = Callable[[str], None]
@@ -29,7 +31,7 @@ Report = Callable[[str], None]
 
 def export_net(
     net: str, checkpoint: str | None, data: str, attention: Attention, time_steps: int | None, samples: int,
-    out: Path | None, report: Report,
+    threshold_levels: int | None, out: Path | None, report: Report,
 ) -> dict[str, Any]:  # fmt: skip
     """Write a net's files; returns their paths and a summary."""
     report("loading")
@@ -40,13 +42,18 @@ def export_net(
     graph = capture(named.module, torch.from_numpy(clips[:, :1]))
     report(f"calibrating on {clips.shape[1]} training samples and quantising")
     fixed = lower(graph, clips, attention, name=named.name)
+    palette: tuple[LayerPalette, ...] = ()
+    if threshold_levels is not None:
+        report(f"reducing threshold maps to {threshold_levels} levels")
+        reduced = palettise(fixed, clips, threshold_levels)
+        fixed, palette = reduced.graph, reduced.layers
     stem = out if out is not None else Path(named.name if fixed.attention == "none" else f"{named.name}-{attention}")
     report("writing")
     files = {"nir": stem.with_name(f"{stem.name}.nir"), "onnx": stem.with_name(f"{stem.name}.onnx")}
     clip_model = to_onnx_clip(fixed)
     save_nir(fixed, files["nir"])
     save_onnx(clip_model, files["onnx"])
-    if fixed.attention != "dynamic":
+    if has_step_form(fixed):
         files["onnx step"] = stem.with_name(f"{stem.name}.step.onnx")
         save_onnx(to_onnx_step(fixed), files["onnx step"])
     neurons = sum(n.size for n in fixed.neurons)
@@ -54,7 +61,8 @@ def export_net(
     steps = "any T" if fixed.time_steps is None else f"T = {fixed.time_steps}"
     summary = f"{fixed.name}: attention {fixed.attention}, {neurons} neurons, {weights} weights of 8 bits, {steps}"
     return {"files": {k: str(v) for k, v in files.items()}, "summary": summary, "attention": fixed.attention,
-            "neurons": neurons, "weights": weights, "time_steps": fixed.time_steps}  # fmt: skip
+            "neurons": neurons, "weights": weights, "time_steps": fixed.time_steps,
+            "threshold_palette": [vars(layer) for layer in palette]}  # fmt: skip
 
 
 def simulate_file(
@@ -80,9 +88,9 @@ def simulate_file(
 
 def verify_net(
     net: str, checkpoint: str | None, data: str, attention: Attention, time_steps: int | None, samples: int,
-    lava_samples: int, time_limit: float, report: Report,
+    lava_samples: int, time_limit: float, out: Path | None, report: Report,
 ) -> Verification:  # fmt: skip
-    """Compare a net with everything that was made of it, on held-out samples."""
+    """Compare a net with everything that was made of it, on held-out samples; files of it go to the folder ``out``."""
     report("loading")
     named = find_net(net, checkpoint, time_steps)
     if has_splits(data):
@@ -98,7 +106,7 @@ def verify_net(
         held_out, calibration = both[:held], both[held:][:CALIBRATION_SAMPLES]
     check_fit(named, calibration.clips())
     report("comparing module, captured net, integers and backends")
-    return verify(
+    result = verify(
         named.module,
         held_out.clips(),
         calibration_clips=calibration.clips(),
@@ -107,6 +115,9 @@ def verify_net(
         lava_samples=lava_samples,
         time_limit_s=time_limit,
     )
+    if out is not None:
+        write_report(result, out)
+    return result
 
 
 def price_file(
@@ -122,10 +133,14 @@ def price_file(
 
 
 def compare_nets(
-    nets: Sequence[str], checkpoint: str | None, data: str, calibration: str | None, time_steps: int | None,
-    hardware: Sequence[str], samples: int | None, lava_samples: int, out: Path | None, report: Report,
+    nets: Sequence[str], checkpoint: str | None, data: str, calibration: str | None, modes: Sequence[str],
+    time_steps: int | None, hardware: Sequence[str], samples: int | None, lava_samples: int, out: Path | None,
+    report: Report,
 ) -> list[Row]:  # fmt: skip
     """Compare nets on test samples, calibrated on training samples."""
+    chosen = [a for m in modes for a in ATTENTIONS if a == m]
+    if len(chosen) < len(modes):
+        raise InputError(f"attention modes {', '.join(modes)}: choose among {', '.join(ATTENTIONS)}")
     if not has_splits(data) and calibration is None:
         raise InputError(f"--data {data} holds the test samples: name training samples with --calibration x.npz")
     named = [find_net(n, checkpoint if ":" in n else None, time_steps) for n in nets]
@@ -136,8 +151,8 @@ def compare_nets(
     for net in named:
         check_fit(net, training.clips())
     rows = compare(
-        named, training.clips(), test.clips(), test.labels, hardware=hardware, lava_samples=lava_samples,
-        report=report,
+        named, training.clips(), test.clips(), test.labels, modes=chosen, hardware=hardware,
+        lava_samples=lava_samples, report=report,
     )  # fmt: skip
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

@@ -127,7 +127,7 @@ def compare(
         Training samples for calibrating, and the samples to be judged on; never the same.
     labels : int64 ``[N]``
         Classes of ``clips``.
-    modes : sequence of "static", "dynamic"
+    modes : sequence of "static", "scheduled", "causal", "dynamic"
         A net without gates gets one row, "none".
     hardware : sequence of str
         Names or YAML paths.

@@ -12,9 +12,13 @@ from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons
 from spikefold.converters.onnx.counts import fan_out
 from spikefold.converters.ranges import value_shapes
 from spikefold.converters.reference import Trace
+from spikefold.converters.time_axis import running_state
 from spikefold.deploy.activity import Activity, GateActivity, LayerActivity, SynapseActivity
 
 Counts = dict[str, NDArray[np.int64]]
+
+DIGITS = {"shift_divide": 32, "square_root": 26}
+"""Binary digits of a quotient or root, found one by one with a comparison and a subtraction each (long division)."""
 
 
 def counts_from_trace(graph: FixedPointGraph, clips: NDArray[np.generic], trace: Trace) -> tuple[Counts, Counts]:
@@ -91,13 +95,15 @@ def activity(
 def gate_activity(population: Neurons, time_steps: int) -> GateActivity:
     """Operations of one gate for one clip, from its integer program and the shapes of its values.
 
-    A multiply-accumulate counts as one multiply and one addition; ranking n values as ``n * ceil(log2 n)`` comparisons;
-    the last multiply-shift on every current of the clip, and adding its bias, are included.
+    A multiply-accumulate counts as one multiply and one addition, of a triangular matrix those of the triangle; ranking
+    n values as ``n * ceil(log2 n)`` comparisons, a step among those so far as one each; an entry of a table over time
+    as one look-up; a quotient or a root as one comparison and one subtraction for each of its `DIGITS`. The last
+    multiply-shift on every current of the clip, and adding its bias, are included.
     """
     program = population.gate
     if program is None:
         return GateActivity()
-    shapes = value_shapes(program, 1)
+    shapes, state = value_shapes(program, 1), running_state(program)
     currents = population.size * time_steps
     totals = {"multiplies": float(currents), "additions": float(currents), "comparisons": 0.0, "lookups": 0.0}
     for number, step in enumerate(program.steps):
@@ -107,6 +113,15 @@ def gate_activity(population: Neurons, time_steps: int) -> GateActivity:
             totals["additions"] += into - out
         elif step.op == "max":
             totals["comparisons"] += into - out
+        elif step.op == "running_sum":
+            totals["additions"] += out - out // time_steps
+        elif step.op == "running_max":
+            totals["comparisons"] += out - out // time_steps
+        elif step.op == "running_topk_mask":
+            totals["comparisons"] += out * (time_steps + 1) / 2
+            totals["additions"] += out * (time_steps - 1) / 2
+        elif step.op == "table":
+            totals["lookups"] += out
         elif step.op in ("add", "subtract", "add_const"):
             totals["additions"] += out
         elif step.op in ("multiply", "multiply_const", "rescale"):
@@ -115,9 +130,14 @@ def gate_activity(population: Neurons, time_steps: int) -> GateActivity:
             totals["comparisons"] += out
         elif step.op in ("matmul", "conv2d"):
             weight = np.asarray(step.constant)
-            taps = weight.shape[0] if step.op == "matmul" else weight[0].size
+            taps: float = weight.shape[0] if step.op == "matmul" else weight[0].size
+            if step.op == "matmul" and taps > 1 and weight.shape == (taps, taps) and not np.tril(weight, -1).any():
+                taps = (taps + 1) / 2
             totals["multiplies"] += out * taps
             totals["additions"] += out * taps
+        elif step.op in DIGITS:
+            totals["additions"] += out * DIGITS[step.op]
+            totals["comparisons"] += out * DIGITS[step.op]
         elif step.op == "look_up":
             totals["lookups"] += out
         elif step.op == "topk_mask":
@@ -128,5 +148,6 @@ def gate_activity(population: Neurons, time_steps: int) -> GateActivity:
         totals["additions"],
         totals["comparisons"],
         totals["lookups"],
-        buffer_words=float(currents),
+        buffer_words=float(currents if state is None else state.words),
+        accesses_per_word=2.0 if state is None else state.accesses / max(1, state.words),
     )

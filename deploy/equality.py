@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +15,26 @@ from spikefold.converters.calibrate import batches
 from spikefold.converters.engine import run_engine
 from spikefold.converters.fixed_point_graph import FixedPointGraph
 from spikefold.converters.nir_file import load_nir, save_nir
-from spikefold.converters.onnx import to_onnx_step
+from spikefold.converters.onnx import has_step_form, to_onnx_step
 from spikefold.converters.reference import Trace, read_out, run_reference
 from spikefold.deploy.lava.runner import run_lava
 from spikefold.deploy.onnx_runner import ClipRunner, StepRunner
-from spikefold.deploy.run import differences
+from spikefold.deploy.run import differences_by_layer
 from spikefold.errors import InputError
 
 VerifiedBackend = Literal["torch", "onnx", "lava"]
 BACKENDS: tuple[VerifiedBackend, ...] = ("torch", "onnx", "lava")
 BATCH = 16
+
+
+@dataclass(frozen=True)
+class LayerEquality:
+    """One population: values compared (as many spikes as membranes), and how many of each differ."""
+
+    name: str
+    values: int
+    spike_differences: int
+    membrane_differences: int
 
 
 @dataclass(frozen=True)
@@ -34,12 +44,24 @@ class BackendEquality:
     backend: str
     samples: int = 0
     time_steps: int = 0
-    spikes: int = 0
-    spike_differences: int = 0
-    membranes: int = 0
-    membrane_differences: int = 0
+    layers: tuple[LayerEquality, ...] = ()
     logits: int = 0
     logit_differences: int = 0
+
+    @property
+    def values(self) -> int:
+        """Spikes compared, and as many membranes."""
+        return sum(layer.values for layer in self.layers)
+
+    @property
+    def spike_differences(self) -> int:
+        """Spikes that differ, over all layers."""
+        return sum(layer.spike_differences for layer in self.layers)
+
+    @property
+    def membrane_differences(self) -> int:
+        """Membranes that differ, over all layers."""
+        return sum(layer.membrane_differences for layer in self.layers)
 
     @property
     def equal(self) -> bool:
@@ -49,18 +71,30 @@ class BackendEquality:
     def plus(self, expected: Trace, actual: Trace) -> BackendEquality:
         """The same with one more run counted in."""
         steps, samples = next(iter(expected.spikes.values())).shape[:2]
-        spikes, membranes = differences(expected, actual)
+        found = differences_by_layer(expected, actual)
+        counted = {layer.name: layer for layer in self.layers}
+        layers = []
+        for name, (spikes, membranes) in found.items():
+            so_far = counted.get(name, LayerEquality(name, 0, 0, 0))
+            layers.append(
+                LayerEquality(
+                    name, so_far.values + expected.spikes[name].size, so_far.spike_differences + spikes,
+                    so_far.membrane_differences + membranes,
+                )
+            )  # fmt: skip
         return replace(
             self,
             samples=self.samples + samples,
             time_steps=steps,
-            spikes=self.spikes + sum(s.size for s in expected.spikes.values()),
-            spike_differences=self.spike_differences + spikes,
-            membranes=self.membranes + sum(v.size for v in expected.membranes.values()),
-            membrane_differences=self.membrane_differences + membranes,
+            layers=tuple(layers),
             logits=self.logits + expected.logits.size,
             logit_differences=self.logit_differences + int((expected.logits != actual.logits).sum()),
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain numbers and texts, sums over the layers included."""
+        sums = {k: getattr(self, k) for k in ("values", "spike_differences", "membrane_differences", "equal")}
+        return {**asdict(self), **sums}
 
 
 def check_backends(
@@ -76,7 +110,9 @@ def check_backends(
         raise InputError(f"backend {unknown[0]!r} is unknown; choose among {', '.join(BACKENDS)}")
     if lava_samples < 0:
         raise InputError(f"lava_samples is {lava_samples}; it must be 0 (leave Lava out) or more")
-    names = [b for b in backends if b != "lava"] + (["onnx step"] if "onnx" in backends and _streams(graph) else [])
+    names = [b for b in backends if b != "lava"] + (
+        ["onnx step"] if "onnx" in backends and has_step_form(graph) else []
+    )
     found = {name: BackendEquality(name) for name in [*names, "nir file"]}
     again = read_back(graph)
     onnx = ClipRunner(graph, trace=True) if "onnx" in names else None
@@ -118,7 +154,3 @@ def read_back(graph: FixedPointGraph) -> FixedPointGraph:
     """Write ``graph`` to a NIR file and read it."""
     with TemporaryDirectory(prefix="spikefold-verify-") as folder:
         return load_nir(save_nir(graph, Path(folder, "net.nir")))
-
-
-def _streams(graph: FixedPointGraph) -> bool:
-    return all(n.gate is None for n in graph.neurons)

@@ -52,6 +52,7 @@ def _describe_net(graph: FixedPointGraph) -> dict[str, Any]:
         "time steps": graph.time_steps or "free",
         "input": f"{graph.input.shape}, values 0..{graph.input.max_value}",
     }
+    plain.update(graph.provenance)
     for n in graph.neurons:
         kind = "neurons" if n.fires else "readout"
         gate = f", gate of {len(n.gate.steps)} steps" if n.gate is not None else ""

@@ -23,7 +23,10 @@ Counts = dict[str, NDArray[np.int64]]
 Source: TypeAlias = FixedPointGraph | ModelProto | str | os.PathLike[str]
 
 
+States: TypeAlias = dict[str, NDArray[np.integer[Any]]]
+
 _OVER_TIME = ("train/", "membrane/")
+_STATE_TYPES = {"tensor(int32)": np.int32, "tensor(int64)": np.int64}
 
 
 @dataclass(frozen=True)
@@ -127,15 +130,18 @@ class StepRunner:
             raise FileFormatError(
                 f"{self._where}: the metadata on states is damaged ({error}); export again"
             ) from error
-        self._shapes = {i.name: tuple(i.shape[1:]) for i in self._session.get_inputs() if i.name in self._states}
+        self._held = {i.name: (i.shape, i.type) for i in self._session.get_inputs() if i.name in self._states}
 
-    def initial_states(self, batch: int) -> dict[str, NDArray[np.int32]]:
-        """States at the start of a clip, ``v/<population>`` -> int32 ``[batch, *shape]``."""
-        return {name: np.full((batch, *shape), self._reset, np.int32) for name, shape in self._shapes.items()}
+    def initial_states(self, batch: int) -> States:
+        """States at the start of a clip, ``v/<population>`` -> int32 ``[batch, *shape]``, and ``step`` with tables."""
+        return {
+            name: np.full([n if isinstance(n, int) else batch for n in shape], self._reset, _STATE_TYPES[dtype])
+            for name, (shape, dtype) in self._held.items()
+        }
 
     def step(
-        self, events: NDArray[np.generic], states: Mapping[str, NDArray[np.int32]]
-    ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.int32]]]:
+        self, events: NDArray[np.generic], states: Mapping[str, NDArray[np.integer[Any]]]
+    ) -> tuple[dict[str, NDArray[Any]], States]:
         """Run one time step.
 
         Parameters
@@ -143,7 +149,7 @@ class StepRunner:
         events : integer array ``[B, *shape]``
             Messages of this step.
         states : mapping
-            From `initial_states` or the last call.
+            From `initial_states` or the last call, the number of the step included where gates are tables.
 
         Returns
         -------
@@ -160,15 +166,15 @@ class StepRunner:
             ONNX Runtime failed.
         """
         whole = check_input(self._port, np.asarray(events)[None])[0]
-        missing, unknown = sorted(self._shapes.keys() - states.keys()), sorted(states.keys() - self._shapes.keys())
+        missing, unknown = sorted(self._held.keys() - states.keys()), sorted(states.keys() - self._held.keys())
         if missing or unknown:
             raise InputError(f"states: missing {missing}, unknown {unknown}; take them from initial_states or step")
-        for name, shape in self._shapes.items():
+        for name, wanted in self.initial_states(len(whole)).items():
             state = states[name]
-            if state.shape != (len(whole), *shape) or state.dtype != np.int32:
+            if state.shape != wanted.shape or state.dtype != wanted.dtype:
                 raise InputError(
-                    f"state {name!r} is {state.dtype} {state.shape}; an input of batch {len(whole)} needs int32 "
-                    f"{(len(whole), *shape)}"
+                    f"state {name!r} is {state.dtype} {state.shape}; an input of batch {len(whole)} needs "
+                    f"{wanted.dtype} {wanted.shape}"
                 )
         feed = {"events": whole.astype(_dtype(self._port)), **states}
         outputs = dict(zip(self._names, _run(self._session, self._names, feed, self._where), strict=True))

@@ -9,7 +9,7 @@ from spikefold.deploy.compare import Row
 from spikefold.errors import BackendError
 from spikefold.files import atomic_path
 
-_MARKERS = {"none": "o", "static": "s", "dynamic": "^"}
+_MARKERS = {"none": "o", "static": "s", "scheduled": "D", "causal": "v", "dynamic": "^"}
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, told apart without colour vision; markers say the mode."""
 

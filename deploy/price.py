@@ -200,9 +200,9 @@ def _price_operations(activity: Activity, table: OperationsHardware) -> Price:
 def _gate_processor(gates: tuple[GateActivity, ...]) -> Range:
     """Energy of the gates [J] on integer units with SRAM beside them; fetch, control and wires are left out.
 
-    ``E_mul * multiplies + E_add * (additions + comparisons) + E_sram * lookups + 2 * E_buffer * words``: a buffered
-    word is written once and read once, in the smallest SRAM that holds the buffer. Value and high: one access a word;
-    low: as many words an access as fit side by side.
+    ``E_mul * multiplies + E_add * (additions + comparisons) + E_sram * lookups + E_buffer * accesses``: buffered words
+    are written and read in the smallest SRAM that holds the buffer. Value and high: one access a word; low: as many
+    words an access as fit side by side.
     """
     table = cast(OperationsHardware, load_hardware("cmos45"))
     energy, banks = table.energy, sorted(table.sram.banks, key=lambda bank: bank.size.number)
@@ -215,7 +215,7 @@ def _gate_processor(gates: tuple[GateActivity, ...]) -> Range:
         total += energy.int32_multiply.range * gate.multiplies
         total += energy.int32_add.range * (gate.additions + gate.comparisons)
         total += banks[0].access.range * gate.lookups
-        total += word * (2.0 * gate.buffer_words)
+        total += word * (gate.accesses_per_word * gate.buffer_words)
     return total
 
 

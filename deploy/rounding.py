@@ -119,6 +119,12 @@ def _step(step: Step, inputs: list[Bounded]) -> Bounded:
         out = v * other.value
         error = v.abs() * other.error + other.value.abs() * e + e * other.error
         return Bounded(out, error + 2 * gamma(1) * out.abs())
+    if step.op == "divide":
+        other = inputs[1]
+        out = v / other.value
+        room = other.value.abs() - other.error  # what the denominator surely is, or less than nothing: no bound then
+        error = torch.where(room > 0, (e + out.abs() * other.error) / room, math.inf)
+        return Bounded(out, error + 2 * gamma(1) * out.abs())
     if step.op in ("matmul", "conv2d", "multiply_const"):
         constant = np.abs(np.asarray(step.constant))
         terms = 1 if step.op == "multiply_const" else constant[0].size if step.op == "conv2d" else len(constant)

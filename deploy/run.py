@@ -124,7 +124,18 @@ def run(
 
 def differences(left: Trace, right: Trace) -> tuple[int, int]:
     """Number of differing spikes and of differing membrane values between two runs of the same clips."""
+    found = differences_by_layer(left, right).values()
+    return sum(spikes for spikes, _ in found), sum(membranes for _, membranes in found)
+
+
+def differences_by_layer(left: Trace, right: Trace) -> dict[str, tuple[int, int]]:
+    """The same for each population by itself."""
     if left.spikes.keys() != right.spikes.keys():
         raise InputError(f"the runs have different populations: {sorted(left.spikes)} and {sorted(right.spikes)}")
-    spikes = sum(int((left.spikes[k] != right.spikes[k]).sum()) for k in left.spikes)
-    return spikes, sum(int((left.membranes[k] != right.membranes[k]).sum()) for k in left.membranes)
+    return {
+        name: (
+            int((left.spikes[name] != right.spikes[name]).sum()),
+            int((left.membranes[name] != right.membranes[name]).sum()),
+        )
+        for name in left.spikes
+    }

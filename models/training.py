@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -138,16 +138,27 @@ def _train(
     arguments = _arguments(model_name, data.train, options, recipe)
     model = build(model_name, **arguments)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
-    batches = _Batches(data, recipe, arguments["num_classes"], seed)
+    shown = full_name(model_name) if progress else None
+    cut = replace(data, val=first_steps(data.val, arguments["time_steps"]))
+    return fit(model, cut, recipe, epochs, seed, arguments["num_classes"], shown)
+
+
+def fit(
+    model: nn.Module, data: TrainingData, recipe: Recipe, epochs: int, seed: int, classes: int, shown: str | None
+) -> TrainResult:
+    """Train the parameters of ``model``; the epoch is chosen as in `train`.
+
+    ``classes`` is the number of labels, ``shown`` the name on the progress bar; None shows nothing.
+    """
+    batches = _Batches(data, recipe, classes, seed)
     optimiser = make_optimiser(recipe, model.parameters())
     rate = LearningRate(recipe, optimiser, epochs, batches.steps)
-    val = first_steps(data.val, arguments["time_steps"])
     best, best_epoch = copy.deepcopy(model.state_dict()), 0
     losses: list[float] = []
     accuracies: list[float] = []
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, disable=not progress) as bar:
-        task = bar.add_task(full_name(model_name), total=epochs * batches.steps)
+    with Progress(*columns, disable=shown is None) as bar:
+        task = bar.add_task(shown or "", total=epochs * batches.steps)
         for epoch in range(1, epochs + 1):
             model.train()
             total = 0.0
@@ -161,10 +172,10 @@ def _train(
                 bar.advance(task)
             losses.append(total / len(data.train))
             rate.after_epoch(losses[-1])
-            accuracies.append(evaluate(model, val))
+            accuracies.append(evaluate(model, data.val))
             if accuracies[-1] == max(accuracies):
                 best, best_epoch = copy.deepcopy(model.state_dict()), epoch
-            if progress:
+            if shown is not None:
                 bar.console.print(f"epoch {epoch}: loss {losses[-1]:.4f}, validation accuracy {accuracies[-1]:.4f}")
     model.load_state_dict(best)
     return TrainResult(model.eval(), best_epoch, max(accuracies), tuple(losses), tuple(accuracies))

@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 from torch.fx import Node
 
-from spikefold.converters.capture.gate_rules import RULES, RULES_OF_FIRST
+from spikefold.converters.capture.gate_layout import part_of_split
+from spikefold.converters.capture.gate_rules import RULES, RULES_OF_FIRST, SPLITS
 from spikefold.converters.capture.network import CapturedPopulation
 from spikefold.converters.capture.operations import permutation
 from spikefold.converters.capture.trace import BATCH
@@ -168,14 +169,16 @@ class Lift:
             return self.emit("function", self.node(self.input(node, 0)), name=name)
         if rule is None:
             raise CaptureError(
-                f"gate of {self.neuron}: {where(node)} has no integer form; supported are pooling, linear, conv2d, "
-                f"batch norm, arithmetic, layout, topk_mask and {', '.join(sorted(FUNCTIONS))}"
+                f"gate of {self.neuron}: {where(node)} has no integer form; supported are pooling, linear, "
+                f"conv1d, conv2d, norms, softmax, arithmetic, layout, topk_mask and {', '.join(sorted(FUNCTIONS))}"
             )
         return rule(self, node)
 
     def _item(self, node: Node) -> int:
-        """The first result of an operation that has several, such as the values of a maximum."""
+        """One result of an operation that has several: a part of a split, or the first, such as a maximum's values."""
         source = self.input(node, 0)
+        if _name(source) in SPLITS:
+            return part_of_split(self, source, int(node.args[1]))  # type: ignore[arg-type]
         rule = RULES_OF_FIRST.get(_name(source))
         if node.args[1] != 0 or rule is None:
             raise CaptureError(f"gate of {self.neuron}: {where(source)} has no integer form")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from spikefold.converters.capture import gate_layout, gate_norms
 from spikefold.converters.capture.operations import batch_norm_epsilon, pair
 from spikefold.converters.capture.trace import BATCH
 from spikefold.converters.capture.values import numel, shape_of, where
@@ -60,11 +61,7 @@ def _binary(op: str) -> Rule:
             left, right = right, left
         a, b = lift.constant(left), lift.constant(right)
         if b is None and a is None and isinstance(left, Node) and isinstance(right, Node):
-            if op == "div":
-                raise CaptureError(
-                    f"gate of {lift.neuron}: {where(node)} divides two signals, which has no integer form"
-                )
-            names = {"add": "add", "sub": "subtract", "rsub": "subtract", "mul": "multiply"}
+            names = {"add": "add", "sub": "subtract", "rsub": "subtract", "mul": "multiply", "div": "divide"}
             return lift.emit(names[op], lift.node(left), lift.node(right))
         constant, signal = (b, left) if b is not None else (a, right)
         if not isinstance(signal, Node) or constant is None:
@@ -72,9 +69,7 @@ def _binary(op: str) -> Rule:
         index = lift.node(signal)
         if op in ("mul", "div"):
             if op == "div" and b is None:
-                raise CaptureError(
-                    f"gate of {lift.neuron}: {where(node)} divides by a signal, which has no integer form"
-                )
+                return gate_norms.constant_over(lift, constant, index)
             return _times(lift, index, constant if op == "mul" else 1.0 / constant)
         if op in ("sub", "rsub") and b is None:
             return _plus(lift, lift.emit("scale", index, factor=-1.0), constant)
@@ -143,6 +138,30 @@ def _conv2d(lift: Lift, node: Node) -> int:
     return index
 
 
+def _conv1d(lift: Lift, node: Node) -> int:
+    """A convolution along a row is one along pictures of height 1."""
+    a = node.args
+    padding: Any = a[4] if len(a) > 4 else (0,)
+    if isinstance(padding, str):
+        raise CaptureError(f"gate of {lift.neuron}: {where(node)}: padding={padding!r}; give it as numbers")
+    shape = shape_of(lift.input(node, 0))
+    if len(shape) != 3:
+        raise CaptureError(f"gate of {lift.neuron}: {where(node)} works along the batch; give it [N, C, length]")
+    stride, dilation = (pair(a[i])[1] if len(a) > i else 1 for i in (3, 5))
+    index = lift.emit(
+        "conv2d",
+        lift.reshape(lift.node(lift.input(node, 0)), (*shape[:2], 1, shape[2])),
+        constant=_weight(lift, node, 1).unsqueeze(2),
+        stride=(1, stride),
+        padding=(0, pair(padding)[1]),
+        dilation=(1, dilation),
+        groups=a[6] if len(a) > 6 else 1,
+    )
+    if len(a) > 2 and a[2] is not None:
+        index = lift.emit("add_const", index, constant=_weight(lift, node, 2).reshape(-1, 1, 1))
+    return lift.reshape(index, shape_of(node))
+
+
 def _batch_norm(lift: Lift, node: Node) -> int:
     weight, bias, mean, var = (lift.constant(x) for x in node.args[1:5])
     if not isinstance(mean, Tensor) or not isinstance(var, Tensor):
@@ -152,47 +171,6 @@ def _batch_norm(lift: Lift, node: Node) -> int:
     shape = (-1, *[1] * (len(shape_of(lift.input(node, 0))) - 2))
     index = lift.emit("multiply_const", lift.node(lift.input(node, 0)), constant=scale.reshape(shape))
     return lift.emit("add_const", index, constant=shift.reshape(shape))
-
-
-def _expand(lift: Lift, node: Node) -> int:
-    free = tuple(-1 if n % BATCH == 0 else n for n in shape_of(node))
-    return lift.emit("broadcast", lift.node(lift.input(node, 0)), shape=free)
-
-
-def _concat(lift: Lift, node: Node) -> int:
-    tensors: Any = node.args[0]
-    axis = int(node.args[1]) if len(node.args) > 1 else 0  # type: ignore[arg-type]
-    return lift.emit("concat", *[lift.node(t) for t in tensors], axis=axis % len(shape_of(node)))
-
-
-def _slice(lift: Lift, node: Node) -> int:
-    source = lift.input(node, 0)
-    shape = shape_of(source)
-    axis = int(node.args[1]) % len(shape)  # type: ignore[arg-type]
-    given = [*node.args[2:4], None, None]
-    start = given[0] if isinstance(given[0], int) else 0
-    stop = given[1] if isinstance(given[1], int) else shape[axis]
-    if len(node.args) > 4 and node.args[4] != 1:
-        raise CaptureError(f"gate of {lift.neuron}: {where(node)}: a step of {node.args[4]} has no integer form")
-    stop = min(stop, shape[axis])
-    index = lift.node(source)
-    if shape[axis] % BATCH == 0:
-        if (start, stop) != (0, shape[axis]):
-            raise CaptureError(f"gate of {lift.neuron}: {where(node)} takes apart the batch")
-        return index
-    return lift.emit(
-        "slice", index, axis=axis, start=start % shape[axis], stop=stop if stop > 0 else stop + shape[axis]
-    )
-
-
-def _select(lift: Lift, node: Node) -> int:
-    source = lift.input(node, 0)
-    shape = shape_of(source)
-    axis, at = int(node.args[1]) % len(shape), int(node.args[2])  # type: ignore[arg-type]
-    if shape[axis] % BATCH == 0:
-        raise CaptureError(f"gate of {lift.neuron}: {where(node)} takes apart the batch")
-    at %= shape[axis]
-    return lift.reshape(lift.emit("slice", lift.node(source), axis=axis, start=at, stop=at + 1), shape_of(node))
 
 
 def _clamp(lower: float | None, upper: float | None, lower_at: int | None, upper_at: int | None) -> Rule:
@@ -259,13 +237,17 @@ RULES: dict[str, Rule] = {
     "pow": _square,
     "linear": _linear,
     "matmul": _matmul,
+    "conv1d": _conv1d,
     "conv2d": _conv2d,
     "batch_norm": _batch_norm,
-    "expand": _expand,
-    "cat": _concat,
-    "concat": _concat,
-    "slice": _slice,
-    "select": _select,
+    "expand": gate_layout.expand,
+    "cat": gate_layout.concat,
+    "concat": gate_layout.concat,
+    "stack": gate_layout.stack,
+    "pad": gate_layout.pad(3, mode_at=2),
+    "constant_pad_nd": gate_layout.pad(2),
+    "slice": gate_layout.slice_,
+    "select": gate_layout.select,
     "clamp": _clamp(None, None, 1, 2),
     "clamp_min": _clamp(None, None, 1, None),
     "clamp_max": _clamp(None, None, None, 1),
@@ -273,6 +255,11 @@ RULES: dict[str, Rule] = {
     "relu6": _clamp(0.0, 6.0, None, None),
     "relu": lambda lift, node: lift.emit("relu", lift.node(lift.input(node, 0))),
     "topk_mask": _top_k,
+    "reciprocal": gate_norms.reciprocal,
+    "rsqrt": gate_norms.reciprocal_root,
+    "softmax": gate_norms.softmax,
+    "_softmax": gate_norms.softmax,
+    "layer_norm": gate_norms.layer_norm,
 }
 
 RULES_OF_FIRST: dict[str, Rule] = {
@@ -281,5 +268,9 @@ RULES_OF_FIRST: dict[str, Rule] = {
     "adaptive_max_pool2d": _pool_all("max", mean=False),
     "adaptive_max_pool3d": _pool_all("max", mean=False),
     "_native_batch_norm_legit_no_training": _batch_norm,
+    "native_layer_norm": gate_norms.layer_norm,
 }
 """Operations of several results, of which the first may be used."""
+
+SPLITS = frozenset({"chunk", "split", "split_with_sizes"})
+"""Operations that give parts of a tensor, any of which may be used."""

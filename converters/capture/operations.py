@@ -290,7 +290,10 @@ def _add(node: Node, a: list[Any], time_steps: int, sign: float = 1.0) -> Value 
             return None
         shift = _per_channel(signal, as_tensor(constant))
         if shift is None:
-            return None
+            raise lm.NotExactError(
+                f"it adds a constant of shape {tuple(as_tensor(constant).shape)} to currents of {signal.features}; "
+                "only one number a channel, the same in every step, becomes a bias"
+            )
         one = torch.ones(1, dtype=torch.float64)
         shifted = then(node, signal, lm.channel_affine(signal.features, one, shift))
         return replace(shifted, features=signal.features)

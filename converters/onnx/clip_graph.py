@@ -10,14 +10,12 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from spikefold.converters import arithmetic, ranges
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons
-from spikefold.converters.onnx import exact
 from spikefold.converters.onnx.counts import emit_counts
-from spikefold.converters.onnx.currents import emit_current, saturate
+from spikefold.converters.onnx.currents import emit_current, gated_current, saturate
 from spikefold.converters.onnx.emitter import DOMAIN, Emitter
-from spikefold.converters.onnx.functions import GATED_CURRENT, INTEGRATOR, LIF
+from spikefold.converters.onnx.functions import INTEGRATOR, LIF
 from spikefold.converters.onnx.gates import gate_function, gate_function_name
 from spikefold.converters.onnx.model import assemble, input_type
-from spikefold.errors import LoweringError
 
 
 def to_onnx_clip(graph: FixedPointGraph, trace: bool = False) -> ModelProto:
@@ -80,7 +78,8 @@ class _ClipBuilder:
         current = self.e.op("Reshape", current, shape)
         bounds = ranges.gated_range(self._graph, n)
         if n.gate is not None:
-            current, dtype = self._gated(n, current, bounds), TensorProto.INT32
+            gate = self.e.op(gate_function_name(n), self.e.cast(current, TensorProto.INT64), domain=DOMAIN)
+            current, dtype = gated_current(self.e, n, current, gate, bounds), TensorProto.INT32
         current = saturate(self.e, current, bounds, dtype)
         train = self._scan(n, current)
         self._trains[n.name] = train or self.e.op("ConstantOfShape", shape)
@@ -119,15 +118,6 @@ class _ClipBuilder:
                 merged = self.e.cast(merged, dtype)
             self._messages[source, dtype] = merged
         return self._messages[source, dtype]
-
-    def _gated(self, n: Neurons, current: str, bounds: ranges.Range) -> str:
-        if (ranges.magnitude(bounds) + 1) << n.gate_shift > exact.FLOAT64_EXACT:
-            raise LoweringError(
-                f"neurons {n.name!r}: gate_shift {n.gate_shift} with gated currents to {bounds} passes 53 bits, which "
-                "the ONNX form cannot multiply exactly: use a smaller gate_shift"
-            )
-        gate = self.e.op(gate_function_name(n), self.e.cast(current, TensorProto.INT64), domain=DOMAIN)
-        return self.e.op(GATED_CURRENT, current, gate, domain=DOMAIN, gate_shift=n.gate_shift)
 
     def _scan(self, n: Neurons, current: str) -> str | None:
         """Append the neurons over T; gives the float32 spikes ``[T, B, *shape]``, None for a readout."""

@@ -11,7 +11,7 @@ from spikefold.converters import arithmetic, ranges
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse
 from spikefold.converters.onnx import exact
 from spikefold.converters.onnx.emitter import DOMAIN, Emitter
-from spikefold.converters.onnx.functions import WRAP24
+from spikefold.converters.onnx.functions import GATED_CURRENT, WRAP24
 from spikefold.errors import LoweringError
 
 SATURATING = 2**24
@@ -69,6 +69,16 @@ def saturate(e: Emitter, current: str, bounds: ranges.Range, dtype: int) -> str:
             return e.op("Clip", current, e.constant(-SATURATING, np.int32), e.constant(SATURATING, np.int32))
         current = exact.clamp(e, current, bounds, -SATURATING, SATURATING)
     return _to(e, current, dtype, TensorProto.INT32)
+
+
+def gated_current(e: Emitter, population: Neurons, current: str, gate: str, bounds: ranges.Range) -> str:
+    """Multiply a current by an int64 gate, as int32; ``bounds`` is the range of the result."""
+    if (ranges.magnitude(bounds) + 1) << population.gate_shift > exact.FLOAT64_EXACT:
+        raise LoweringError(
+            f"neurons {population.name!r}: gate_shift {population.gate_shift} with gated currents to {bounds} passes "
+            "53 bits, which the ONNX form cannot multiply exactly: use a smaller gate_shift"
+        )
+    return e.op(GATED_CURRENT, current, gate, domain=DOMAIN, gate_shift=population.gate_shift)
 
 
 def _to(e: Emitter, value: str, have: int, want: int) -> str:

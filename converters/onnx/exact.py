@@ -131,6 +131,16 @@ def matmul_int64(e: Emitter, x: str, weight: NDArray[np.int64]) -> str:
     return e.op("MatMul", x, e.constant(weight))
 
 
+def divide(e: Emitter, numerator: str, denominator: str, shift: int) -> str:
+    """``tz((numerator << shift) / denominator)`` in int64: ONNX divides integers toward zero."""
+    return e.op("Div", _shift_left(e, numerator, shift), denominator)
+
+
+def square_root(e: Emitter, x: str) -> str:
+    """``floor(sqrt(x))`` of int64 ``x`` in 0 .. 2**52 - 1; see `spikefold.converters.arithmetic.square_root`."""
+    return e.cast(e.op("Sqrt", e.cast(x, TensorProto.DOUBLE)), TensorProto.INT64)
+
+
 def add_all(e: Emitter, values: list[str]) -> str:
     """Sum of one or more tensors."""
     total = values[0]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import FunctionProto, TensorProto
 
-from spikefold.converters import ranges
+from spikefold.converters import arithmetic, ranges
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons
 from spikefold.converters.gate_program import GateProgram, Step
 from spikefold.converters.onnx import exact
@@ -108,6 +108,23 @@ def _top_k_mask(c: _Context, args: list[str]) -> str:
     return c.e.cast(c.e.op("GreaterOrEqual", key, limit), TensorProto.INT64)
 
 
+def _running_max(c: _Context, args: list[str]) -> str:
+    kept = [c.e.op("Slice", args[0], c.e.constant([t]), c.e.constant([t + 1])) for t in range(c.shape[0])]
+    for t in range(1, len(kept)):
+        kept[t] = c.e.op("Where", c.e.op("Greater", kept[t], kept[t - 1]), kept[t], kept[t - 1])
+    return c.e.op("Concat", *kept, axis=0)
+
+
+def _running_top_k_mask(c: _Context, args: list[str]) -> str:
+    steps, ones = c.shape[0], [1] * (len(c.shape) - 1)
+    each, others = (c.e.op("Unsqueeze", args[0], c.e.constant([axis])) for axis in (1, 0))
+    past = c.e.constant(np.tri(steps, dtype=bool).reshape(steps, steps, *ones), np.bool_)
+    ahead = c.e.cast(c.e.op("And", c.e.op("GreaterOrEqual", others, each), past), TensorProto.INT64)
+    allowed = arithmetic.running_k(int(c.step.attributes["k"]), steps).reshape(-1, *ones)
+    count = c.e.op("ReduceSum", ahead, c.e.constant([1]), keepdims=0)
+    return c.e.cast(c.e.op("LessOrEqual", count, c.e.constant(allowed)), TensorProto.INT64)
+
+
 def _rescale(c: _Context, args: list[str]) -> str:
     multiplier, shift, limit = (int(c.step.attributes[k]) for k in ("multiplier", "shift", "limit"))
     product = c.e.op("Mul", args[0], c.e.constant(multiplier))
@@ -152,4 +169,10 @@ _EMIT: dict[str, Callable[[_Context, list[str]], str]] = {
     "concat": lambda c, a: c.e.op("Concat", *a, axis=c.axes("axis")[0]),
     "rescale": _rescale,
     "look_up": _look_up,
+    "table": lambda c, a: c.constant(),
+    "running_sum": lambda c, a: c.e.op("CumSum", a[0], c.e.constant(0)),
+    "running_max": _running_max,
+    "running_topk_mask": _running_top_k_mask,
+    "shift_divide": lambda c, a: exact.divide(c.e, a[0], a[1], int(c.step.attributes["shift"])),
+    "square_root": lambda c, a: exact.square_root(c.e, a[0]),
 }

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from spikefold.converters import arithmetic, ranges
-from spikefold.converters.fixed_point_graph import FixedPointGraph
-from spikefold.converters.onnx.currents import emit_current, saturate
+from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons
+from spikefold.converters.onnx.currents import emit_current, gated_current, saturate
 from spikefold.converters.onnx.emitter import DOMAIN, Emitter
 from spikefold.converters.onnx.functions import INTEGRATOR, LIF
 from spikefold.converters.onnx.model import assemble, input_type
 from spikefold.errors import LoweringError
+
+STEP, STEP_NEXT = "step", "step_next"
 
 
 def to_onnx_step(graph: FixedPointGraph) -> ModelProto:
@@ -22,12 +25,14 @@ def to_onnx_step(graph: FixedPointGraph) -> ModelProto:
     Inputs: ``events`` ``[B, *shape]`` and the states ``v/<population>`` ``[B, *shape]`` int32, zero at the start of a
     clip. Outputs: ``train/<population>`` uint8, ``v_next/<population>`` int32 (after the reset), and ``readout``
     ``[B, classes]`` float64: the output's membrane in real units, or its spikes of this step. The metadata
-    ``spikefold_states`` names the pairs of state input and output, ``spikefold_reset`` the value they start from.
+    ``spikefold_states`` names the pairs of state input and output, ``spikefold_reset`` the value they start from. Where
+    gates are tables over time, the number of the step is a state too: ``step``, int64 without axes; steps after the
+    table's last one are an error of the runtime.
 
     Parameters
     ----------
     graph : FixedPointGraph
-        An integer net without gates.
+        An integer net whose gates, if it has any, are tables; see `has_step_form`.
 
     Returns
     -------
@@ -37,17 +42,23 @@ def to_onnx_step(graph: FixedPointGraph) -> ModelProto:
     Raises
     ------
     LoweringError
-        The net has a dynamic gate, a number could leave its range, or an operation has no exact form.
+        A gate is computed, a number could leave its range, or an operation has no exact form.
     """
-    gated = [n.name for n in graph.neurons if n.gate is not None]
-    if gated:
+    computed = [n.name for n in graph.neurons if n.gate is not None and _table(n) is None]
+    if computed:
         raise LoweringError(
-            f"neurons {gated[0]!r}: a dynamic gate reads the whole clip, so there is no step form: export the clip "
-            "graph, or lower with attention='static'"
+            f"neurons {computed[0]!r}: the gate is computed from more than one step, so there is no step form: export "
+            "the clip graph, or lower with attention='static' or 'scheduled'"
         )
     e = Emitter()
     inputs = [helper.make_tensor_value_info("events", input_type(graph), ["B", *graph.input.shape])]
     outputs = []
+    states = {f"v/{n.name}": f"v_next/{n.name}" for n in graph.neurons}
+    if any(n.gate is not None for n in graph.neurons):
+        e.op("Add", STEP, e.constant(1), name=STEP_NEXT)
+        inputs.append(helper.make_tensor_value_info(STEP, TensorProto.INT64, []))
+        outputs.append(helper.make_tensor_value_info(STEP_NEXT, TensorProto.INT64, []))
+        states[STEP] = STEP_NEXT
     messages: dict[tuple[str, int], str] = {}
     trains = {graph.input.name: "events"}
 
@@ -61,7 +72,11 @@ def to_onnx_step(graph: FixedPointGraph) -> ModelProto:
         size = ["B", *n.shape]
         state, following, train = f"v/{n.name}", f"v_next/{n.name}", f"train/{n.name}"
         current, dtype = emit_current(e, graph, n, messages_of)
-        current = saturate(e, current, ranges.current_range(graph, n), dtype)
+        bounds, table = ranges.gated_range(graph, n), _table(n)
+        if table is not None:
+            gate = e.op("Gather", e.constant(table), STEP, axis=0)
+            current, dtype = gated_current(e, n, current, gate, bounds), TensorProto.INT32
+        current = saturate(e, current, bounds, dtype)
         # a state of another batch would be broadcast in silence; reshaping it to the current's shape fails instead
         held = e.op("Reshape", state, e.op("Shape", current))
         if n.fires:
@@ -78,9 +93,19 @@ def to_onnx_step(graph: FixedPointGraph) -> ModelProto:
         outputs.append(helper.make_tensor_value_info(following, TensorProto.INT32, size))
     _add_readout(e, graph)
     outputs.append(helper.make_tensor_value_info("readout", TensorProto.DOUBLE, ["B", graph.output.size]))
-    states = {f"v/{n.name}": f"v_next/{n.name}" for n in graph.neurons}
     extra = {"spikefold_states": json.dumps(states), "spikefold_reset": "0"}
     return assemble(graph, "step", e, inputs, outputs, [], extra)
+
+
+def has_step_form(graph: FixedPointGraph) -> bool:
+    """Whether `to_onnx_step` takes ``graph``: no gate of it is computed."""
+    return all(n.gate is None or _table(n) is not None for n in graph.neurons)
+
+
+def _table(population: Neurons) -> NDArray[np.int64] | None:
+    """The gate ``[T, 1, ...]`` where it is a table over time."""
+    steps = () if population.gate is None else population.gate.steps
+    return np.asarray(steps[0].constant) if [s.op for s in steps] == ["table"] else None
 
 
 def _add_readout(e: Emitter, graph: FixedPointGraph) -> None:

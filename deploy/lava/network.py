@@ -33,6 +33,7 @@ from spikefold.deploy.lava.processes.clip_gate import ClipGate  # noqa: E402
 from spikefold.deploy.lava.processes.delay_line import DelayLine  # noqa: E402
 from spikefold.deploy.lava.processes.neuron import ThresholdNeuron  # noqa: E402
 from spikefold.deploy.lava.processes.recorder import Recorder  # noqa: E402
+from spikefold.deploy.lava.processes.streaming_gate import StreamingGate  # noqa: E402
 
 NO_CURRENT_MEMORY = 4095
 """The decay rate ``du`` that forgets the current at once."""
@@ -133,7 +134,7 @@ def _population(population: Neurons, part: PopulationPlan, plan: Plan) -> tuple[
     )
     if population.gate is None:
         return neurons.a_in, neurons
-    gate = ClipGate(
+    gate = (ClipGate if part.gate == "clip" else StreamingGate)(
         shape=shape,
         to_lava=axes,
         program=population.gate,

@@ -1,7 +1,7 @@
 """What Lava will run, decided without Lava: delays, kinds of neuron processes, and whether all numbers fit.
 
-Every hop over a Conv or Dense process costs one time step, and a gate waits for the last step of its clip, so a
-population handles step ``t`` of sample ``b`` (both from 0) at Lava's time step ``1 + delay + b * T + t``.
+Every hop over a Conv or Dense process costs one time step, and a gate that reads the whole clip waits for its last
+step, so a population handles step ``t`` of sample ``b`` (both from 0) at Lava's time step ``1 + delay + b * T + t``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from spikefold.converters import arithmetic
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse
+from spikefold.converters.time_axis import running_state
 from spikefold.errors import BackendError
 
 CONV_LIMIT = 2**23
@@ -29,13 +30,15 @@ STOCK_READOUT_LIMIT = arithmetic.MAX_THRESHOLD << arithmetic.STATE_FRACTION_BITS
 class PopulationPlan:
     """One population.
 
-    ``process`` is "stock" (Lava's LIFReset) or "own" (thresholds per neuron, a gate, or an unbounded readout). Weighted
-    sums of step 0 arrive after ``arrival`` steps, its spikes leave after ``delay`` steps. ``waits`` holds, per synapse
-    name, the steps that the source's spikes are held back so that branches of unequal depth meet.
+    ``process`` is "stock" (Lava's LIFReset) or "own" (thresholds per neuron, a gate, or an unbounded readout); ``gate``
+    tells a gate that waits for its clip from one that streams. Weighted sums of step 0 arrive after ``arrival`` steps,
+    its spikes leave after ``delay`` steps. ``waits`` holds, per synapse name, the steps that the source's spikes are
+    held back so that branches of unequal depth meet.
     """
 
     name: str
     process: Literal["stock", "own"]
+    gate: Literal["none", "clip", "streaming"]
     arrival: int
     delay: int
     waits: dict[str, int]
@@ -69,10 +72,13 @@ def make_plan(graph: FixedPointGraph, time_steps: int, samples: int) -> Plan:
             )
         arrival = 1 + max(delays[s.source] for s in incoming)
         waits = {s.name: arrival - 1 - delays[s.source] for s in incoming}
-        delay = arrival if population.gate is None else arrival + time_steps - 1
+        gate: Literal["none", "clip", "streaming"] = "none"
+        if population.gate is not None:
+            gate = "clip" if running_state(population.gate) is None else "streaming"
+        delay = arrival + time_steps - 1 if gate == "clip" else arrival
         delays[population.name] = delay
         kind: Literal["stock", "own"] = "stock" if _fits_stock(population, sum(bounds), time_steps) else "own"
-        populations.append(PopulationPlan(population.name, kind, arrival, delay, waits))
+        populations.append(PopulationPlan(population.name, kind, gate, arrival, delay, waits))
     return Plan(tuple(populations), time_steps, samples)
 
 

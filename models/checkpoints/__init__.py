@@ -11,7 +11,7 @@ from torch import nn
 from spikefold.errors import InputError
 from spikefold.models.checkpoint import load_checkpoint
 
-SHIPPED = ("plain", "asa", "fsta", "staa", "sma", "sma-vgg8-small")
+SHIPPED = ("plain", "asa", "fsta", "staa", "sma", "fsta-resnet20-small", "sma-vgg8-small")
 """Names of the shipped networks; each is a file beside this one."""
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from spikefold.converters.lower import lower
     from spikefold.converters.nir_file import load_nir, save_nir
     from spikefold.converters.onnx import save_onnx, to_onnx_clip, to_onnx_step
+    from spikefold.converters.palette import palettise
     from spikefold.deploy.compare import compare
     from spikefold.deploy.hardware import load_hardware
     from spikefold.deploy.price import price
@@ -55,6 +56,7 @@ __all__ = [
     "load_hardware",
     "load_nir",
     "lower",
+    "palettise",
     "price",
     "run",
     "save_nir",
@@ -88,6 +90,7 @@ _HOMES = {
     "load_hardware": "deploy.hardware:load_hardware",
     "load_nir": "converters.nir_file:load_nir",
     "lower": "converters.lower:lower",
+    "palettise": "converters.palette:palettise",
     "price": "deploy.price:price",
     "run": "deploy.run:run",
     "save_nir": "converters.nir_file:save_nir",

@@ -24,6 +24,8 @@ USERS = ("squeeze", "residual", "votes")
 CASES: tuple[tuple[str, Attention], ...] = (
     ("plain", "static"), ("asa", "static"), ("asa", "dynamic"), ("fsta", "static"), ("fsta", "dynamic"),
     ("squeeze", "static"), ("squeeze", "dynamic"), ("residual", "static"), ("votes", "static"),
+    ("asa", "scheduled"), ("fsta", "scheduled"), ("squeeze", "scheduled"),
+    ("asa", "causal"), ("fsta", "causal"), ("squeeze", "causal"),
 )  # fmt: skip
 """Each net in each mode that differs: a net without gates has one."""
 SAMPLES = 4
@@ -168,13 +170,13 @@ def net(name: str) -> Net:
     return Net(module, graph, calibrate(graph, train), clips)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=32)
 def lowered(name: str, attention: Attention) -> FixedPointGraph:
     """The integer form of `net`."""
     return lower(net(name).graph, net(name).calibration, attention, name=name)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=32)
 def expected(name: str, attention: Attention) -> Trace:
     """What the numpy reference makes of the held-out clips."""
     return run_reference(lowered(name, attention), net(name).clips)

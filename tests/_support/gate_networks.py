@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikefold.models import ASA, FSTA, LIF
+from spikefold.models.attention.staa import GlobalContext, StepAttention
 
 T = 4
 
@@ -91,6 +92,21 @@ class SelfScaled(nn.Module):
         return x + x * self.function(pooled - 0.25 * x.amax((0, 3, 4), keepdim=True))
 
 
+class ContextThenSteps(nn.Module):
+    """STAA's gates in front of the neuron, without its position encoding: one a step and channel, then one a step."""
+
+    def __init__(self, channels: int = 4) -> None:
+        super().__init__()
+        self.context = GlobalContext(channels, reduction=1)
+        self.steps = StepAttention(T)
+        with torch.no_grad():
+            self.context.key.weight.mul_(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.steps(x * torch.sigmoid(self.context(x)))
+        return out
+
+
 class InPlace(nn.Module):
     """Multiplies the current in place."""
 
@@ -158,6 +174,8 @@ GATES: dict[str, Callable[[], GateNet]] = {
     "scaled input": lambda: GateNet(StepByStep(), input_gain=0.5),
     "FSTA": lambda: GateNet(FSTA(T)),
     "FSTA, reduced, batch first": lambda: GateNet(TimeSecond(FSTA(T, reduction=16)), "B T"),
+    "STAA": lambda: GateNet(ContextThenSteps()),
+    "STAA, batch first": lambda: GateNet(TimeSecond(ContextThenSteps()), "B T"),
     "ASA": lambda: GateNet(ASA(T)),
     "ASA, reduced": lambda: GateNet(ASA(T, reduction=2, lam=0.4)),
 }

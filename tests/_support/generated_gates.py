@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from spikefold.converters.gate_program import GateProgram, Step
 
-GATES = ("channel", "spatial", "temporal", "top_k")
+GATES = ("channel", "spatial", "temporal", "top_k", "context", "running")
 
 
 class _Builder:
@@ -45,7 +45,14 @@ def make_gate(rng: np.random.Generator, kind: str, current: NDArray[np.int64], g
     The gate is 0 .. ``2**gate_shift`` and broadcasts to the current.
     """
     builder = _Builder(current)
-    makers = {"channel": _channel, "spatial": _spatial, "temporal": _temporal, "top_k": _top_k}
+    makers = {
+        "channel": _channel,
+        "spatial": _spatial,
+        "temporal": _temporal,
+        "top_k": _top_k,
+        "context": _context,
+        "running": _running,
+    }
     makers[kind](rng, builder, _table(rng, gate_shift))
     return builder.program()
 
@@ -111,3 +118,39 @@ def _top_k(rng: np.random.Generator, b: _Builder, table: NDArray[np.int64]) -> N
     gate = b.add("look_up", b.shrink(pooled, 127), constant=table, offset=128)
     out = b.add("multiply", gate, kept)
     b.add("reshape", out, shape=(1, -1, channels, *(1 for _ in space)))
+
+
+def _context(rng: np.random.Generator, b: _Builder, table: NDArray[np.int64]) -> None:
+    """Softmax over pixels, a pooling by it, a layer norm over channels, sigmoid table; numerators of both signs."""
+    time_steps, _, channels, *space = b.shape
+    small = b.shrink(b.add("reshape", 0, shape=(time_steps, -1, channels, int(np.prod(space)))), 2**12)
+    score = b.shrink(b.add("sum", small, axes=(2,), keepdim=True), 300)
+    below = b.add("subtract", score, b.add("max", score, axes=(3,), keepdim=True))
+    powers = np.maximum(1, np.round(2**16 * np.exp((np.arange(256) - 255) / rng.uniform(10, 60)))).astype(np.int64)
+    part = b.add("look_up", below, constant=powers, offset=255)
+    weight = b.add("shift_divide", part, b.add("sum", part, axes=(3,), keepdim=True), shift=12)
+    pooled = b.shrink(b.add("sum", b.add("multiply", small, weight), axes=(3,), keepdim=False), 500)
+    total = b.add("sum", pooled, axes=(2,), keepdim=True)
+    centred = b.add("subtract", b.add("multiply_const", pooled, constant=np.array(channels)), total)
+    squares = b.add("sum", b.add("multiply", centred, centred), axes=(2,), keepdim=True)
+    root = b.add("square_root", b.add("add_const", squares, constant=np.array(3)))
+    normed = b.add("clip", b.add("shift_divide", centred, root, shift=7), low=-127, high=127)
+    gate = b.add("look_up", normed, constant=table, offset=128)
+    b.add("reshape", gate, shape=(time_steps, -1, channels, *(1 for _ in space)))
+
+
+def _running(rng: np.random.Generator, b: _Builder, table: NDArray[np.int64]) -> None:
+    """Sum, maximum and rank of each channel over the steps so far (ties are common), times a table over steps."""
+    time_steps, _, channels, *space = b.shape
+    axes = tuple(range(3, len(b.shape)))
+    pooled, top = (b.add(op, 0, axes=axes, keepdim=True) if axes else 0 for op in ("sum", "max"))
+    so_far = b.shrink(b.add("running_sum", pooled), 2**12)
+    share = (
+        np.round(64 * time_steps / np.arange(1, time_steps + 1)).astype(np.int64).reshape(-1, *[1] * len(b.shape[1:]))
+    )
+    mean = b.add("multiply_const", so_far, constant=share)
+    top = b.shrink(b.add("running_max", top), 2**15)
+    gate = b.add("look_up", b.shrink(b.add("add", mean, top), 127), constant=table, offset=128)
+    mask = b.add("running_topk_mask", b.shrink(pooled, 3), k=(time_steps + 1) // 2)
+    schedule = rng.integers(0, 3, (time_steps, 1, channels, *(1 for _ in space)))
+    b.add("relu", b.add("subtract", b.add("multiply", gate, mask), b.add("table", 0, constant=schedule)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -137,3 +138,22 @@ def test_ranks_are_taken_along_the_axis_alone(axis: int) -> None:
     got = np.moveaxis(arithmetic.top_k_mask(values, 2, axis), axis, -1).reshape(-1, values.shape[axis])
     rows = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
     assert got.tolist() == [slow_mask(row, 2) for row in rows.tolist()]
+
+
+def test_a_quotient_rounds_toward_zero_for_both_signs() -> None:
+    numerators, denominators = ints(*[v for v in EDGES if abs(v) < 2**31], 0), ints(*[v for v in EDGES if v > 0])
+    for shift in (0, 1, 17, 31):
+        got = arithmetic.divide(numerators[:, None], denominators[None], shift)
+        for row, n in zip(got.tolist(), numerators.tolist(), strict=True):
+            whole = [(abs(n) << shift) // d for d in denominators.tolist()]
+            assert row == [-q if n < 0 else q for q in whole]
+
+
+def test_a_square_root_is_the_largest_whole_number_whose_square_fits() -> None:
+    small = np.arange(70_000, dtype=np.int64)
+    assert arithmetic.square_root(small).tolist() == [math.isqrt(n) for n in small.tolist()]
+    roots = np.concatenate([np.arange(1, 2**26, 9973), 2**26 - np.arange(1, 5000)]).astype(np.int64)
+    for beside in (-1, 0, 1):
+        around = roots * roots + beside
+        assert arithmetic.square_root(around).tolist() == [math.isqrt(n) for n in around.tolist()]
+    assert arithmetic.square_root(ints(2**arithmetic.MAX_SQUARE_BITS - 1)).tolist() == [2**26 - 1]

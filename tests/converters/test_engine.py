@@ -54,7 +54,9 @@ def test_generated_nets_run_bit_for_bit_as_the_reference(kind: str, seed: int) -
 
 
 @pytest.mark.parametrize("attention", ["static", "dynamic"])
-@pytest.mark.parametrize("name", ["FSTA", "ASA", "channels then pixels, batch first", "residual", "oblong", "dense"])
+@pytest.mark.parametrize(
+    "name", ["FSTA", "ASA", "STAA", "channels then pixels, batch first", "residual", "oblong", "dense"]
+)
 def test_lowered_nets_run_bit_for_bit_as_the_reference(name: str, attention: str) -> None:
     fixed = lower(captured(name)[1], clips_for(name, 8).numpy(), attention)  # type: ignore[arg-type]
     x = clips_for(name, 9, seed=51).numpy().astype(np.uint8)
@@ -126,6 +128,23 @@ def test_equal_ranks_fall_as_in_the_reference(k: int) -> None:
         program = GateProgram((5, -1, 6), (Step("topk_mask", (0,), {"k": k, "axis": axis}),), 5)
         got = run_gate(program, torch.from_numpy(current)).numpy()
         np.testing.assert_array_equal(got, program.run_integer(current))
+
+
+def test_softmax_and_layer_norm_run_bit_for_bit_as_their_programs_on_hundreds_of_gates() -> None:
+    for seed in range(300):
+        random = np.random.default_rng(seed)
+        shape = (int(random.integers(1, 5)), 3, int(random.integers(1, 7)), *random.integers(1, 6, 2).tolist())
+        current = random.integers(-(2**20), 2**20, shape)
+        program = make_gate(random, "context", current, 7)
+        fresh = random.integers(-(2**25), 2**25, shape)
+        np.testing.assert_array_equal(run_gate(program, torch.from_numpy(fresh)).numpy(), program.run_integer(fresh))
+
+
+def test_a_square_root_is_rounded_down_as_in_the_reference() -> None:
+    roots = np.concatenate([np.arange(1, 300), np.arange(3, 2**26, 999_983), 2**26 - np.arange(1, 300)])
+    x = np.concatenate([roots * roots + beside for beside in (-1, 0, 1)]).reshape(1, 1, -1)
+    program = GateProgram((1, -1, x.shape[2]), (Step("square_root", (0,)),), 1)
+    np.testing.assert_array_equal(run_gate(program, torch.from_numpy(x)).numpy(), program.run_integer(x))
 
 
 def test_every_integer_operation_is_run_by_these_tests() -> None:

@@ -61,8 +61,8 @@ def test_infinite_limits_of_a_clip_survive_text() -> None:
 
 
 def test_the_dialects_share_all_but_what_scales_mean() -> None:
-    assert {"scale", "offset", "function"} == FLOAT_OPS - SHARED_OPS
-    assert {"rescale", "look_up"} == INTEGER_OPS - SHARED_OPS
+    assert {"scale", "offset", "function", "divide"} == FLOAT_OPS - SHARED_OPS
+    assert {"rescale", "look_up", "shift_divide", "square_root"} == INTEGER_OPS - SHARED_OPS
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,11 @@ SHARED: dict[str, tuple[Step, ...]] = {
     ),
     "matrix": (Step("matmul", (0,), {}, np.arange(6).reshape(3, 2) - 2),),
     "mask": (Step("topk_mask", (0,), {"k": 2, "axis": 2}),),
+    "so far": (
+        Step("running_sum", (0,)), Step("running_max", (1,)), Step("running_topk_mask", (0,), {"k": 1}),
+        Step("multiply", (2, 3)),
+    ),
+    "table": (Step("table", (0,), {}, np.array([4, 7]).reshape(2, 1, 1)),),
     "picture": (
         Step("reshape", (0,), {"shape": (-1, 1, 2, 3)}),
         Step("conv2d", (1,), {"stride": (1, 2), "padding": (1, 0), "dilation": (1, 1), "groups": 1},

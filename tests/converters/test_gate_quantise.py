@@ -17,6 +17,7 @@ from spikefold.converters.gate_float import FUNCTIONS, run_float
 from spikefold.converters.gate_program import INTEGER_OPS, GateProgram, Step
 from spikefold.converters.gate_quantise import CURRENT_BOUND, GATE_FRACTION_BITS, HEADROOM, TABLE_BITS, quantise_gate
 from spikefold.converters.ranges import value_bounds
+from spikefold.converters.time_axis import causal_program
 from spikefold.errors import LoweringError
 
 UNIT = 2**GATE_FRACTION_BITS
@@ -103,10 +104,11 @@ def test_an_integer_gate_holds_integers_only_and_ends_in_16_bits(name: str) -> N
     _, program, _ = lowered(name)
     assert {s.op for s in program.steps} <= INTEGER_OPS
     assert all(s.constant is None or s.constant.dtype == np.int64 for s in program.steps)
-    assert program.steps[-1].op == "rescale"
-    assert program.steps[-1].attributes["limit"] == 2**16 - 1
-    weights = [s.constant for s in program.steps if s.op in ("matmul", "conv2d", "multiply_const")]
-    assert all(int(np.abs(w).max()) <= 127 for w in weights if w is not None)
+    low, high = value_bounds(program, (-CURRENT_BOUND, CURRENT_BOUND))[-1]
+    assert max(-low, high) < 2**16
+    limits = {"matmul": 127, "conv2d": 127, "multiply_const": 2**15 - 1}
+    weights = [(s.constant, limits[s.op]) for s in program.steps if s.op in limits]
+    assert all(int(np.abs(w).max()) <= limit for w, limit in weights if w is not None)
 
 
 def program(*steps: Step, shape: tuple[int, ...] = (2, -1, 4)) -> GateProgram:
@@ -216,3 +218,151 @@ def test_a_chain_that_could_leave_64_bits_is_refused() -> None:
     gate = program(*steps, shape=shape)
     with pytest.raises(LoweringError, match="outside 64 bits"):
         quantise_gate(gate, 1e-12, [(-1.0, 1.0)] * (len(steps) + 1))
+
+
+SOFTMAX = 2.0**-10 + 1 / UNIT
+"""What a softmax in integers may be off by, and one unit of the gate."""
+
+
+def softmax(x: int = 0, axes: tuple[int, ...] = (2,)) -> tuple[Step, ...]:
+    """Steps as capture writes them, the first one reading value ``x``."""
+    return (
+        Step("max", (x,), {"axes": axes, "keepdim": True}),
+        Step("subtract", (x, x + 1)),
+        Step("function", (x + 2,), {"name": "exp"}),
+        Step("sum", (x + 3,), {"axes": axes, "keepdim": True}),
+        Step("divide", (x + 3, x + 4)),
+    )
+
+
+@pytest.mark.parametrize("entries", [1, 2, 3, 64, 4096])
+@pytest.mark.parametrize("spread", [0.01, 1.0, 8.0, 300.0])
+def test_an_integer_softmax_is_within_2_to_the_minus_10_of_the_float_one(entries: int, spread: float) -> None:
+    gate = program(*softmax(), shape=(2, -1, entries))
+    for seed in range(5):
+        real = spread * torch.randn((2, 6, entries), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        assert_close(gate, real, SOFTMAX)
+
+
+def test_a_softmax_of_scores_far_from_the_calibrated_ones_still_sums_to_one() -> None:
+    gate = program(*softmax(), shape=(1, -1, 64))
+    seen = torch.tensor([0.0, 30.0], dtype=torch.float64).repeat(32).reshape(1, 1, 64).expand(1, 4, 64).clone()
+    seen[0, 0, 0] = 60.0
+    integer = quantise_gate(gate, 1e-4, ranges_of(gate, seen))
+    fresh = np.random.default_rng(4).integers(-(2**24), 2**24, (1, 50, 64))
+    got = integer.run_integer(fresh) / UNIT
+    wanted = torch.softmax(torch.from_numpy(fresh).double() * 1e-4, 2).numpy()
+    assert np.abs(got - wanted).max() <= SOFTMAX
+    assert np.abs(got.sum(2) - 1).max() <= 64 / UNIT
+
+
+@pytest.mark.parametrize("groups", [1, 50])
+def test_a_tie_of_all_scores_is_shared_out_evenly(groups: int) -> None:
+    gate = program(*softmax(), shape=(1, -1, 16))
+    real = torch.linspace(-5, 5, groups, dtype=torch.float64).reshape(1, groups, 1).expand(1, groups, 16)
+    integer = quantise_gate(gate, 1e-4, ranges_of(gate, real))
+    assert (integer.run_integer((real * 1e4).round().to(torch.int64).numpy()) == UNIT // 16).all()
+
+
+def layer_norm(features: int, epsilon: float) -> tuple[Step, ...]:
+    mean: dict[str, object] = {"axes": (2,), "keepdim": True}
+    return (
+        Step("sum", (0,), mean), Step("scale", (1,), {"factor": 1 / features}), Step("subtract", (0, 2)),
+        Step("multiply", (3, 3)), Step("sum", (4,), mean), Step("scale", (5,), {"factor": 1 / features}),
+        Step("offset", (6,), {"value": epsilon}), Step("function", (7,), {"name": "sqrt"}), Step("divide", (3, 8)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("features", [2, 3, 16, 100, 512])
+@pytest.mark.parametrize(("offset", "spread"), [(0.0, 1.0), (5.0, 0.5), (0.0, 1e-3), (-300.0, 100.0)])
+def test_an_integer_layer_norm_errs_by_what_sixteen_bits_leave_of_a_small_deviation(
+    features: int, offset: float, spread: float
+) -> None:
+    """Sixteen bits move a centred value, so the deviation too, by a unit at most; the quotient then by |q| unit / s."""
+    gate = program(*layer_norm(features, 1e-5), shape=(2, -1, features))
+    for seed in range(5):
+        random = torch.Generator().manual_seed(seed)
+        width = spread * (0.2 + torch.rand((2, 20, 1), generator=random, dtype=torch.float64))
+        real = offset + width * torch.randn((2, 20, features), generator=random, dtype=torch.float64)
+        scale = float(real.abs().max()) / 2**20
+        whole = (real / scale).round()
+        seen = [whole * scale]
+        run_float(gate, seen[0], lambda _, v, seen=seen: seen.append(v))  # type: ignore[misc]
+        integer = quantise_gate(gate, scale, [(float(v.min()), float(v.max())) for v in seen])
+        got = torch.from_numpy(integer.run_integer(whole.to(torch.int64).numpy())) / UNIT
+        centred, deviation, wanted = seen[3], seen[8], seen[9]
+        unit = HEADROOM * float(centred.abs().max()) / (2**15 - 1)
+        rounding = 2 / UNIT + HEADROOM * float(wanted.abs().max()) / 2**14
+        allowed = wanted.abs() * unit / (deviation - unit) + rounding
+        assert bool((deviation > unit).all())
+        assert bool(((got - wanted).abs() <= allowed).all())
+
+
+QUOTIENTS: dict[str, tuple[tuple[Step, ...], float, float]] = {
+    "of signals": ((Step("offset", (0,), {"value": 3.5}), Step("divide", (0, 1))), -3.0, 3.0),
+    "of a constant and a signal": (
+        (
+            Step("scale", (0,), {"factor": 0.0}), Step("add_const", (1,), {}, np.array([1.0, -2.0, 0.5, 3.0])),
+            Step("divide", (2, 0)),
+        ),
+        0.25, 4.0,
+    ),
+    "of a tiny and a large signal": (
+        (Step("scale", (0,), {"factor": 1e-4}), Step("divide", (1, 0)), Step("scale", (2,), {"factor": 1e4})), 0.5, 9.0
+    ),
+    "of a large and a tiny signal": (
+        (Step("scale", (0,), {"factor": 1e-4}), Step("divide", (0, 1)), Step("scale", (2,), {"factor": 1e-4})), 0.5, 9.0
+    ),
+    "of a constant and a root": (
+        (
+            Step("function", (0,), {"name": "sqrt"}), Step("scale", (1,), {"factor": 0.0}),
+            Step("offset", (2,), {"value": 1.0}), Step("divide", (3, 1)),
+        ),
+        0.05, 4.0,
+    ),
+    "root": ((Step("function", (0,), {"name": "sqrt"}),), 0.0, 9.0),
+    "root of a square": ((Step("multiply", (0, 0)), Step("function", (1,), {"name": "sqrt"})), -4.0, 4.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", QUOTIENTS)
+def test_quotients_and_roots_keep_sixteen_bits(name: str) -> None:
+    steps, low, high = QUOTIENTS[name]
+    real = real_current(low, high)
+    largest = float(run_float(program(*steps), real).abs().max())
+    assert_close(program(*steps), real, 2 / UNIT + largest * 2.0**-12)
+
+
+def test_a_divisor_that_may_vanish_is_refused_with_what_was_seen() -> None:
+    gate = program(Step("divide", (0, 0)))
+    with pytest.raises(LoweringError, match=r"step 1 \(divide\): the divisor was -1\.\.2"):
+        quantise_gate(gate, 1e-5, [(-1.0, 2.0), (1.0, 1.0)])
+
+
+def test_a_quotient_of_two_signals_that_are_small_together_is_right() -> None:
+    gate = program(Step("scale", (0,), {"factor": 0.5}), Step("divide", (1, 0)))
+    integer = quantise_gate(gate, 1e-5, [(0.5, 2.0), (0.25, 1.0), (0.5, 0.5)])
+    for fresh in (3, 20, 50_000):
+        assert np.abs(integer.run_integer(np.full((2, 1, 4), fresh)) - UNIT // 2).max() <= 1
+
+
+def test_a_divisor_below_what_calibration_saw_gives_a_large_quotient_and_no_division_by_zero() -> None:
+    gate = program(Step("scale", (0,), {"factor": 0.0}), Step("offset", (1,), {"value": 1.0}), Step("divide", (2, 0)))
+    integer = quantise_gate(gate, 1e-5, [(0.5, 2.0), (0.0, 0.0), (1.0, 1.0), (0.5, 2.0)])
+    for fresh in (0, 1, -5):
+        got = integer.run_integer(np.full((2, 1, 4), fresh))
+        assert int(got.min()) > 2 * HEADROOM * UNIT
+
+
+@pytest.mark.parametrize("name", ["FSTA", "ASA"])
+def test_a_layer_that_slept_through_the_calibration_still_has_an_integer_gate(name: str) -> None:
+    """Ranges of 0 used to ask for multipliers beyond 64 bits."""
+    population = next(p for p in read_float_graph(captured(name)[1]).populations if p.gate is not None)
+    assert population.gate is not None
+    for program in (population.gate, causal_program(population.gate)):
+        asleep = torch.zeros([2 if n == -1 else n for n in program.input_shape])
+        values = [asleep]
+        wanted = run_float(program, asleep, lambda _, v, values=values: values.append(v))
+        integer = quantise_gate(program, 1e-6, [(float(v.min()), float(v.max())) for v in values])
+        found = integer.run_integer(asleep.numpy().astype(np.int64)) / UNIT
+        np.testing.assert_allclose(found, wanted.numpy(), rtol=0, atol=2e-3)

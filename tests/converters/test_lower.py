@@ -7,14 +7,14 @@ from gate_networks import T
 from networks import SHAPE, captured, clips
 from spikefold.converters.calibrate import calibrate
 from spikefold.converters.float_graph import read_float_graph
-from spikefold.converters.lower import lower, lower_float
+from spikefold.converters.lower import ATTENTIONS, lower, lower_float
 from spikefold.converters.reference import run_reference
 from spikefold.errors import LoweringError
 
 SAMPLES = clips((T, 16, *SHAPE[2:]), seed=41).numpy().astype(np.uint8)
 
 
-@pytest.mark.parametrize("attention", ["static", "dynamic"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("name", ["FSTA", "ASA", "squeeze per step, batch first"])
 def test_the_integer_net_follows_its_float_net_in_the_same_mode(name: str, attention: str) -> None:
     _, graph = captured(name)
@@ -31,10 +31,11 @@ def test_the_integer_net_follows_its_float_net_in_the_same_mode(name: str, atten
 
 def test_a_net_without_gates_is_the_same_in_every_mode() -> None:
     _, graph = captured("residual")
-    one, two = (lower(graph, SAMPLES, mode) for mode in ("static", "dynamic"))  # type: ignore[arg-type]
-    assert one.attention == two.attention == "none"
-    for a, b in zip(one.to_plain()[1], two.to_plain()[1], strict=True):
-        np.testing.assert_array_equal(a, b)
+    one, *others = (lower(graph, SAMPLES, mode) for mode in ATTENTIONS)
+    for other in others:
+        assert one.attention == other.attention == "none"
+        for a, b in zip(one.to_plain()[1], other.to_plain()[1], strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_a_calibration_may_be_used_again() -> None:
@@ -47,5 +48,5 @@ def test_a_calibration_may_be_used_again() -> None:
 
 def test_an_unknown_mode_is_refused_with_the_choices() -> None:
     _, graph = captured("residual")
-    with pytest.raises(LoweringError, match=r"'causal'; choose 'static' or 'dynamic'"):
-        lower(graph, SAMPLES, "causal")  # type: ignore[arg-type]
+    with pytest.raises(LoweringError, match=r"'frozen'; choose one of 'static', 'scheduled', 'causal', 'dynamic'"):
+        lower(graph, SAMPLES, "frozen")  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from small_event_nets import write_user_project
+from spikefold.converters.nir_file import load_nir
 from spikefold.deploy.lava.interpreter import explain_missing, lava_python
 
 EXPORT = ("export", "sefnet:build", "--checkpoint", "w.pt", "--data", "train.npz", "--time-steps", "4")
@@ -95,9 +96,31 @@ def test_energy_prices_every_chip_with_ranges(project: Path, exported: dict[str,
     assert prices["loihi2"]["estimate"]
 
 
-def test_verify_passes_for_a_user_net(project: Path) -> None:
-    result = answer(project, "verify", *EXPORT[1:], "--attention", "dynamic", "--samples", "4", "--lava-samples", "0")
+def test_export_reduces_thresholds_and_says_so_in_the_file(project: Path) -> None:
+    result = answer(project, *EXPORT, "--threshold-levels", "3", "--out", "few")
+    written = load_nir(project / "few.nir")
+    assert written.provenance["threshold_palette"] == {"levels": 3, "layers": result["threshold_palette"]}
+    assert [layer["name"] for layer in result["threshold_palette"]] == [n.name for n in written.neurons if n.fires]
+    for file in project.glob("few.*"):
+        file.unlink()
+
+
+def test_verify_passes_for_a_user_net_and_writes_its_layers(project: Path) -> None:
+    arguments = ("--attention", "dynamic", "--samples", "4", "--lava-samples", "0", "--out", "verified")
+    result = answer(project, "verify", *EXPORT[1:], *arguments)
     assert result["passed"] is True
+    assert json.loads((project / "verified" / "verification.json").read_text()) == result
+    assert len((project / "verified" / "layers.csv").read_text().splitlines()) == 1 + len(result["states"])
+
+
+def test_compare_takes_every_rung_of_the_ladder(project: Path) -> None:
+    modes = ("static", "scheduled", "causal", "dynamic")
+    rows = answer(
+        project, "compare", "sefnet:build", "--checkpoint", "w.pt", "--data", "test.npz", "--calibration", "train.npz",
+        "--lava-samples", "0", "--out", "ladder", "--samples", "4", *(x for m in modes for x in ("--attention", m)),
+    )  # fmt: skip
+    assert [r["mode"] for r in rows] == list(modes)
+    assert (project / "ladder" / "accuracy-energy.png").is_file()
 
 
 def test_compare_puts_a_user_net_in_both_modes(project: Path) -> None:

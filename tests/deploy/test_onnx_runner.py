@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 from onnx import helper
 
 from generated_graphs import random_clips, random_graph
+from spikefold.converters.fixed_point_graph import FixedPointGraph
+from spikefold.converters.gate_program import GateProgram, Step
 from spikefold.converters.onnx import save_onnx, to_onnx_clip, to_onnx_step
 from spikefold.converters.reference import run_reference
+from spikefold.deploy.equality import run_steps
 from spikefold.deploy.onnx_runner import ClipRunner, StepRunner, run_onnx
 from spikefold.errors import BackendError, FileFormatError, InputError
 
@@ -136,6 +140,44 @@ def test_states_of_another_batch_are_refused(tmp_path: Path) -> None:
         runner.step(events, states)
     with pytest.raises(InputError, match="this net takes"):
         runner.step(events[:, :1], runner.initial_states(3))
+
+
+def with_tables(graph: FixedPointGraph, steps: int) -> FixedPointGraph:
+    """Gates of its first two populations as tables over time, one a channel and one alone."""
+    rng = np.random.default_rng(6)
+    neurons = list(graph.neurons)
+    for i, channels in enumerate((neurons[0].shape[0], 1)):
+        ones = [1] * (len(neurons[i].shape) - 1)
+        table = rng.integers(32, 200, (steps, 1, channels, *ones))
+        gate = GateProgram((steps, -1, *neurons[i].shape), (Step("table", (0,), {}, table),), steps)
+        neurons[i] = dataclasses.replace(neurons[i], gate=gate, gate_shift=7)
+    return dataclasses.replace(graph, neurons=tuple(neurons), attention="scheduled", time_steps=steps)
+
+
+@pytest.mark.parametrize("kind", [{}, {"stress": True, "graded_input": True}, {"residual": True}])
+def test_tables_stream_with_the_number_of_the_step_as_a_state(kind: dict[str, Any]) -> None:
+    plain = random_graph(4, **kind)
+    graph = with_tables(plain, 5)
+    clips = random_clips(graph, 4)
+    runner = StepRunner(to_onnx_step(graph))
+    assert runner.initial_states(3)["step"].shape == ()
+    trace = run_steps(runner, graph, clips)
+    wanted, without = run_reference(graph, clips), run_reference(plain, clips)
+    for name in wanted.spikes:
+        np.testing.assert_array_equal(trace.spikes[name], wanted.spikes[name])
+        np.testing.assert_array_equal(trace.membranes[name], wanted.membranes[name])
+    assert any((wanted.spikes[n] != without.spikes[n]).any() for n in wanted.spikes)
+    assert "step" not in StepRunner(to_onnx_step(plain)).initial_states(3)
+
+
+def test_a_step_beyond_the_table_or_of_another_type_is_refused() -> None:
+    graph = with_tables(random_graph(4), 5)
+    runner, events = StepRunner(to_onnx_step(graph)), random_clips(graph, 4)[0]
+    states = runner.initial_states(3)
+    with pytest.raises(BackendError, match="ONNX Runtime failed"):
+        runner.step(events, states | {"step": np.array(5)})
+    with pytest.raises(InputError, match=r"state 'step' is int32 \(\); an input of batch 3 needs int64 \(\)"):
+        runner.step(events, states | {"step": np.array(0, dtype=np.int32)})
 
 
 def test_failures_of_onnx_runtime_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

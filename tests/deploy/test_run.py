@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from generated_graphs import random_clips, random_graph
+from spikefold.converters.fixed_point_graph import Neurons
+from spikefold.converters.gate_program import GateProgram, Step
 from spikefold.converters.nir_file import save_nir
 from spikefold.converters.reference import run_reference
 from spikefold.deploy.count import gate_activity
@@ -66,13 +68,50 @@ def test_a_file_runs_like_the_net_it_was_written_from(tmp_path: object) -> None:
 
 
 def test_gate_operations_hold_at_least_one_multiply_for_every_gated_current() -> None:
-    graph = random_graph(5, gated=True)
+    graph = random_graph(5, gated=True, gates=("channel", "spatial", "temporal"))
     gated = [n for n in graph.neurons if n.gate is not None]
     for population in gated:
         counted = gate_activity(population, population.gate.time_steps)
         assert counted.multiplies >= population.size * population.gate.time_steps
         assert counted.buffer_words == population.size * population.gate.time_steps
+        assert counted.accesses_per_word == 2
     assert gated
+
+
+def test_a_gate_that_streams_is_counted_by_what_it_keeps_and_does_step_by_step() -> None:
+    """Per channel: a running sum, then a triangle over 4 steps, a rank among the steps so far, and a table."""
+    steps, size = 4, 3 * 2
+    program = GateProgram(
+        (steps, -1, 3, 2),
+        (
+            Step("sum", (0,), {"axes": (3,), "keepdim": False}),
+            Step("running_sum", (1,)),
+            Step("running_max", (1,)),
+            Step("running_topk_mask", (1,), {"k": 2}),
+            Step("permute", (2,), {"axes": (1, 2, 0)}),
+            Step("matmul", (5,), {}, np.triu(np.ones((4, 4), dtype=np.int64))),
+            Step("table", (0,), {}, np.ones((4, 1, 3, 1), dtype=np.int64)),
+        ),
+        steps,
+    )
+    population = Neurons("n", (3, 2), 0, np.array(5), np.array(0), 0, 1.0, gate=program)
+    counted = gate_activity(population, steps)
+    assert counted.multiplies == size * steps + 3 * 10
+    assert counted.additions == size * steps + 3 * steps + 3 * 3 + 3 * 6 + 3 * 10
+    assert counted.comparisons == 3 * 3 + 3 * 10
+    assert counted.lookups == 3 * steps
+    assert counted.buffer_words == 3 + 3 + 3 * steps + 3 * steps
+    assert counted.accesses_per_word * counted.buffer_words == 2 * 3 * 2 * steps + 2 * 3 * 10
+
+
+def test_quotients_and_roots_are_counted_digit_by_digit() -> None:
+    steps = (Step("clip", (0,), {"low": 1, "high": 9}), Step("shift_divide", (0, 1), {"shift": 4}))
+    for more, digits in ((), 32), ((Step("square_root", (1,)),), 32 + 26):
+        program = GateProgram((2, -1, 3), steps + more, 2)
+        counted = gate_activity(Neurons("n", (3,), 0, np.array(5), np.array(0), 0, 1.0, gate=program), 2)
+        assert counted.additions == 6 + 6 * digits
+        assert counted.comparisons == 6 + 6 * digits
+        assert counted.multiplies == 6
 
 
 def test_differences_are_seen_where_there_is_one() -> None:

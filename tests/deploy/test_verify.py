@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from spikefold.deploy.lava.interpreter import explain_missing, lava_python
 from spikefold.deploy.rounding import SLOPES, Bounded, bounded_gate
 from spikefold.deploy.teacher_forcing import check_folding
 from spikefold.deploy.verify import Verification, verify
+from spikefold.deploy.verify_report import summary_lines
 from spikefold.errors import BackendError, CaptureError, FileFormatError, InputError
 from spikefold.models import LIF
 
@@ -73,17 +73,29 @@ def test_a_gated_net_passes_and_every_part_is_filled() -> None:
         assert 0 < layer.gate_variation < 1
         assert layer.spikes_dynamic > 0
         assert layer.spikes_lowered > 0
+        assert layer.neuron_steps > layer.cumulative >= layer.isolated > 0
     assert change.accuracy_dynamic is not None
     assert 0 <= change.accuracy_dynamic <= 1
-    assert [layer.name for layer in result.quantisation.layers] == ["fire1", "fire2"]
-    first, second = result.quantisation.layers
+    first, second, readout = result.quantisation.layers
+    assert [layer.name for layer in (first, second, readout)] == ["fire1", "fire2", "readout"]
     assert first.isolated == first.cumulative
     assert 0 < second.isolated <= second.cumulative < second.neuron_steps / 10
+    assert first.isolated_snr_db == first.cumulative_snr_db > 20
+    assert second.isolated_snr_db > second.cumulative_snr_db > 10
+    assert (readout.fires, readout.neuron_steps, readout.cumulative) == (False, 0, 0)
+    assert readout.isolated_snr_db > readout.cumulative_snr_db > 10
+    assert [(layer.name, layer.wrapped, layer.clipped) for layer in result.states] == [
+        ("fire1", 0, 0), ("fire2", 0, 0), ("readout", 0, 0),
+    ]  # fmt: skip
+    assert [layer.fires_at_equality for layer in result.states] == [False, True, False]
     assert [b.backend for b in result.backends] == ["torch", "onnx", "onnx step", "nir file"]
     for backend in result.backends:
         assert backend.equal
         assert (backend.samples, backend.time_steps, backend.logits) == (4, STEPS, 16)
-        assert backend.spikes == backend.membranes == 4 * STEPS * (600 + 200 + 4)
+        assert backend.values == 4 * STEPS * (600 + 200 + 4)
+        assert [(layer.name, layer.values) for layer in backend.layers] == [
+            ("fire1", 4 * STEPS * 600), ("fire2", 4 * STEPS * 200), ("readout", 4 * STEPS * 4),
+        ]  # fmt: skip
 
 
 def test_dynamic_attention_changes_nothing_in_the_float_net_and_has_no_step_form() -> None:
@@ -92,8 +104,16 @@ def test_dynamic_attention_changes_nothing_in_the_float_net_and_has_no_step_form
     assert result.attention is not None
     assert result.attention.predictions_changed == 0
     assert all(layer.spikes_dynamic == layer.spikes_lowered for layer in result.attention.layers)
+    assert all((layer.isolated, layer.cumulative) == (0, 0) for layer in result.attention.layers)
     assert result.attention.accuracy_dynamic is None
     assert [b.backend for b in result.backends] == ["torch", "onnx", "nir file"]
+
+
+@pytest.mark.parametrize(("mode", "streams"), [("scheduled", ["onnx step"]), ("causal", [])])
+def test_the_modes_between_static_and_dynamic_are_verified_like_them(mode: str, streams: list[str]) -> None:
+    result = verified("squeeze", mode)
+    assert (result.passed, result.mode) == (True, mode)
+    assert [b.backend for b in result.backends] == ["torch", "onnx", *streams, "nir file"]
 
 
 def test_a_net_without_gates_whose_output_fires() -> None:
@@ -127,19 +147,6 @@ def test_no_lava_samples_leave_lava_out() -> None:
     assert [b.backend for b in verified("squeeze", backends=("lava",), lava_samples=0).backends] == ["nir file"]
 
 
-def test_report_as_data_and_as_text() -> None:
-    result = verified("squeeze", labels=LABELS)
-    plain = result.to_dict()
-    assert json.loads(json.dumps(plain)) == plain
-    assert plain["passed"] is True
-    assert plain["backends"][0]["spike_differences"] == 0
-    assert plain["attention"]["layers"][0]["name"] == "fire1"
-    text = "\n".join(result.summary_lines())
-    for part in ("within the rounding bound", "vs static", "accuracy", "gate varies", "carried on", "onnx step: 0 of"):
-        assert part in text
-    assert text.endswith("verified: yes")
-
-
 @pytest.mark.parametrize(
     ("change", "layer"),
     [
@@ -159,7 +166,7 @@ def test_a_wrong_folding_fails(
     assert not result.passed
     assert [x.name for x in result.folding.layers if not x.within_bound] == [layer]
     assert all(b.equal for b in result.backends)
-    text = "\n".join(result.summary_lines())
+    text = "\n".join(summary_lines(result))
     assert "NOT EXPLAINED BY ROUNDING" in text
     assert text.endswith("verified: NO")
 
@@ -194,6 +201,8 @@ def test_a_backend_that_differs_fails_and_is_counted(monkeypatch: pytest.MonkeyP
     result = verified("squeeze", backends=("torch", "onnx"))
     found = {b.backend: (b.spike_differences, b.membrane_differences, b.logit_differences) for b in result.backends}
     assert found == {"torch": (0, 3, 16), "onnx": (0, 0, 0), "onnx step": (0, 0, 0), "nir file": (0, 3, 16)}
+    assert [layer.membrane_differences for layer in result.backends[0].layers] == [3, 0, 0]
+    assert "spikes and membranes of fire1 0 and 3" in "\n".join(summary_lines(result))
     assert result.folding.within_bound
     assert not result.passed
 
@@ -359,3 +368,18 @@ def test_bounds_hold_through_every_kind_of_step() -> None:
             moved = bounded_gate(program, Bounded(v + size * sign, torch.zeros_like(v)))
             assert ((moved.value - bounded.value).abs() <= bounded.error).all()
         assert bool(bounded.error.isfinite().all())
+
+
+def test_the_bound_of_a_quotient_holds_and_ends_where_the_divisor_may_vanish() -> None:
+    generator = torch.Generator().manual_seed(3)
+    program = GateProgram((2, -1, 500), (Step("offset", (0,), {"value": 2.0}), Step("divide", (0, 1))), 2)
+    v = 2 * torch.rand((2, 3, 500), generator=generator, dtype=torch.float64)
+    for size in (1e-9, 1e-3, 0.5):
+        bounded = bounded_gate(program, Bounded(v, torch.full_like(v, size)))
+        for _ in range(5):
+            moved = v + size * (2 * torch.rand(v.shape, generator=generator, dtype=torch.float64) - 1)
+            assert ((moved / (moved + 2) - bounded.value).abs() <= bounded.error * (1 + 1e-12)).all()
+    one = (Step("scale", (0,), {"factor": 0.0}), Step("offset", (1,), {"value": 1.0}), Step("divide", (2, 0)))
+    inverse = bounded_gate(GateProgram((2, -1, 500), one, 2), Bounded(v + 0.5, torch.full_like(v, 0.1)))
+    assert ((1 / (v + 0.4) - inverse.value).abs() <= inverse.error * (1 + 1e-12)).all()
+    assert torch.isinf(bounded_gate(program, Bounded(v - 1.5, torch.full_like(v, 3.0))).error).any()

@@ -49,6 +49,9 @@ def test_one_spike_is_counted_once() -> None:
     row = BackendEquality("other").plus(wanted, other)
     assert (row.spike_differences, row.membrane_differences, row.logit_differences) == (1, 0, 0)
     assert not row.equal
+    assert [layer.spike_differences for layer in row.layers] == [0, 1, 0]
+    twice = row.plus(wanted, other)
+    assert (twice.samples, twice.values, twice.spike_differences) == (2 * row.samples, 2 * row.values, 2)
     with pytest.raises(AssertionError, match="spikes of fire2"):
         assert_equal(other, wanted)
 

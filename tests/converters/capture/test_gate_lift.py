@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import nir
@@ -15,7 +16,10 @@ from spikefold.converters.capture import capture
 from spikefold.converters.float_graph import read_float_graph
 from spikefold.converters.gate_float import run_float
 from spikefold.converters.gate_program import GateProgram
+from spikefold.errors import CaptureError
 from spikefold.models import ASA, FSTA
+from spikefold.models.attention.dta import TNA, TXA
+from spikefold.models.attention.tcja import TCJA
 
 RELATIVE = 1e-6
 
@@ -85,6 +89,11 @@ def test_a_program_holds_no_step_that_the_gate_does_not_need() -> None:
     assert [s.op for s in program_of(prepared(GateNet(Wasteful()))).steps].count("function") == 2
 
 
+def eighths(*shape: int) -> Tensor:
+    """Weights that float32 holds."""
+    return (torch.arange(math.prod(shape)) * 5 % 17 - 8).reshape(shape) / 8
+
+
 STEP_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "affine": lambda v: (2 * v - 0.5) / 3 + 1,
     "reversed difference": lambda v: torch.sigmoid(1 - v),
@@ -112,6 +121,33 @@ STEP_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "functions": lambda v: v.tanh() + v.exp() + functional.gelu(v) + functional.silu(v) + functional.softplus(v),
     "more functions": lambda v: functional.hardsigmoid(v) + functional.elu(v) + functional.leaky_relu(v) + v.abs(),
     "root": lambda v: v.abs().sqrt(),
+    "softmax over channels": lambda v: v.softmax(2),
+    "softmax of large scores": lambda v: (1e5 * v).softmax(2),
+    "softmax over steps": lambda v: torch.softmax(9 * v, -3),
+    "softmax over scales": lambda v: torch.stack([v, 2 * v, v.exp()]).softmax(0)[1],
+    "softmax of merged steps": lambda v: v.flatten(0, 1).softmax(1).unflatten(0, (T, -1)),
+    "softmax written out": lambda v: (3 * v).exp() / (3 * v).exp().sum(2, keepdim=True),
+    "layer norm": lambda v: functional.layer_norm(
+        v, (4,), torch.linspace(0.5, 2, 4, dtype=v.dtype), torch.arange(4).to(v), 1e-3
+    ),
+    "layer norm without weights": lambda v: functional.layer_norm(v.movedim(0, 2), (4, T)).movedim(2, 0),
+    "quotient of signals": lambda v: (v - 0.1) / (v.abs() + 0.5),
+    "constants over signals": lambda v: 2 / (v.abs() + 0.5) + torch.arange(4) / (1 + v * v),
+    "reciprocals": lambda v: (v.abs() + 0.5).reciprocal() + (v.abs() + 0.25).rsqrt(),
+    "chunks": lambda v: torch.cat(list(v.chunk(3, 2))[::-1], 2) + v.chunk(2, -1)[1].mean(2, keepdim=True),
+    "splits": lambda v: v.split([1, 2, 1], 2)[2] + v.split(3)[1],
+    "convolution along channels": lambda v: functional.conv1d(
+        v.transpose(0, 1), eighths(T, T, 3).to(v), torch.arange(T).to(v), padding=1
+    ).transpose(0, 1),
+    "strided, grouped convolution": lambda v: functional.conv1d(
+        v.permute(1, 2, 0), eighths(4, 1, 2).to(v), stride=2, dilation=2, groups=4
+    ).permute(2, 0, 1),
+    "padding by zeros": lambda v: functional.conv1d(
+        functional.pad(v.transpose(0, 1), (1, 2)), eighths(T, T, 4).to(v)
+    ).transpose(0, 1),
+    "padding of two axes": lambda v: functional.pad(v.transpose(0, 1), (0, 3, 2, 0), value=0.5)[:, 1:5, 2:6].transpose(
+        0, 1
+    ),
 }
 
 
@@ -225,3 +261,61 @@ def test_a_gate_on_neurons_in_one_row_reads_its_channels() -> None:
     with torch.no_grad():
         wanted = torch.sigmoid(net.mix.double()(x.mean(0)))
     torch.testing.assert_close(run_float(program, x), wanted.unsqueeze(0), rtol=RELATIVE, atol=0)
+
+
+REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "softmax over the batch": (lambda v: v.softmax(1), "softmax.*reduces over the batch"),
+    "softmax over merged steps and samples": (
+        lambda v: v.flatten(0, 1).softmax(0).unflatten(0, (T, -1)),
+        "softmax.*reduces over the batch",
+    ),
+    "reflected padding": (
+        lambda v: functional.pad(v, (1, 1), mode="reflect")[..., :4],
+        "only constants around|has no integer form",
+    ),
+    "half the batch": (lambda v: v.chunk(1, 1)[0] + v.split(2, 1)[0].mean(1, keepdim=True), "takes apart the batch"),
+    "convolution along the batch": (
+        lambda v: functional.conv1d(v.flatten(1), torch.ones(T, T, 1)).unflatten(1, (-1, 4)), "give it .N, C, length"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_mixes_samples_or_has_no_integer_form_is_refused_by_name(name: str) -> None:
+    function, message = REFUSED[name]
+    with pytest.raises(CaptureError, match=message):
+        program_of(prepared(GateNet(PerStep(function))))
+
+
+class Weighed(nn.Module):
+    """The current times a sigmoid of what a module makes of it."""
+
+    def __init__(self, score: nn.Module) -> None:
+        super().__init__()
+        self.score = score
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.score(x))
+
+
+class Times(nn.Module):
+    """The product of what two modules make of a current, as DTA multiplies its two attentions."""
+
+    def __init__(self, one: nn.Module, other: nn.Module) -> None:
+        super().__init__()
+        self.one, self.other = one, other
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.one(x) * self.other(x)
+        return out
+
+
+PUBLISHED: dict[str, Callable[[], nn.Module]] = {
+    "TCJA": lambda: TCJA(T, 4),
+    "DTA": lambda: Weighed(Times(TNA(T * 4), TXA(T, 4))),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_gates_that_follow_a_neuron_lift_in_front_of_one(name: str) -> None:
+    assert_same_gate(prepared(GateNet(PUBLISHED[name]())), currents())

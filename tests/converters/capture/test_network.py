@@ -128,6 +128,13 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], dict[str, nn.Module], str
         lambda n, x: tail(n, torch.stack([n.one.module(step) for step in x])), {}, r"operation aten\.stack"
     ),
     "shifted time": (current(lambda y: torch.roll(y, 1, 0)), {}, r"operation aten\.roll"),
+    "shift per step": (
+        current(lambda y: y + torch.arange(SHAPE[0]).reshape(-1, 1, 1, 1, 1)), {},
+        r"adds a constant of shape \(4, 1, 1, 1, 1\) to currents of .*the same in every step",
+    ),
+    "shift per pixel": (
+        current(lambda y: y + torch.linspace(0, 1, 8)), {}, r"adds a constant of shape \(8,\).*one number a channel"
+    ),
     "scale per pixel": (current(lambda y: y * torch.linspace(0, 1, 8)), {}, r"operation aten\.mul\.Tensor"),
     "write into a part of a tensor": (written_into_a_part, {}, r"operation aten\.(select|copy|slice)"),
     "write into the input": (written_into_the_input, {}, r"Between changes 'x' in place"),
@@ -158,8 +165,8 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], dict[str, nn.Module], str
         gate(lambda y: torch.sigmoid(y[:, 0].mean((2, 3)))[:, None, :, None, None]), {},
         r"gate of neuron_two.*aten\.select\.int takes apart the batch",
     ),
-    "gate with softmax": (per_step(lambda v: v.softmax(2)), {}, r"gate of neuron_two.*aten\.softmax\.int"),
-    "gate with a division by a signal": (per_step(lambda v: v / v.sum(2, keepdim=True)), {}, r"divides two signals"),
+    "gate with a sine": (per_step(lambda v: v.sin()), {}, r"gate of neuron_two.*aten\.sin\.default"),
+    "gate with a median": (per_step(lambda v: v.median(2, keepdim=True)[0]), {}, r"gate of neuron_two.*aten\.median"),
     "gate with a product of matrices": (
         per_step(lambda v: v @ v.transpose(1, 2) @ v), {}, r"gate of neuron_two.*aten\.matmul\.default multiplies two"
     ),

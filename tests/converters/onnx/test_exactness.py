@@ -12,9 +12,11 @@ from onnx.reference import ReferenceEvaluator
 
 from generated_gates import GATES
 from generated_graphs import random_clips, random_graph
+from networks import SHAPE, captured, clips
 from spikefold.converters import arithmetic, ranges
 from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort, Neurons, Synapse
 from spikefold.converters.gate_program import INTEGER_OPS, GateProgram, Step
+from spikefold.converters.lower import lower
 from spikefold.converters.onnx import to_onnx_clip, to_onnx_step
 from spikefold.converters.reference import Trace, population_current, run_reference, synapse_current
 from spikefold.deploy.onnx_runner import ClipRunner, StepRunner, run_onnx
@@ -227,6 +229,25 @@ BEYOND_32_BITS = {
     "top k": [Step("topk_mask", (0,), {"k": 2, "axis": -2})],
     "top none": [Step("topk_mask", (0,), {"k": 0, "axis": 2})],
     "top all": [Step("topk_mask", (0,), {"k": 9, "axis": 2})],
+    "quotient": [
+        Step("clip", (0,), {"low": 1, "high": 2**40}),
+        Step("permute", (0,), {"axes": (0, 1, 2, 4, 3)}),
+        Step("shift_divide", (2, 1), {"shift": 20}),  # of both signs, and beyond 32 bits
+        Step("rescale", (3,), {"multiplier": 1, "shift": 12, "limit": 50}),
+    ],
+    "root": [
+        Step("multiply_const", (0,), {}, np.array(2**15 - 3)),
+        Step("clip", (1,), {"low": 0, "high": 2**52 - 1}),
+        Step("square_root", (2,)),
+        Step("multiply", (3, 3)),
+        Step("subtract", (2, 4)),  # 0 or more, if the root is not too large
+        Step("multiply_const", (3,), {}, np.array(2)),
+        Step("subtract", (5, 6)),  # 0 or less, if it is not too small
+        Step("clip", (5,), {"low": -1, "high": 0}),
+        Step("clip", (7,), {"low": 0, "high": 1}),
+        Step("subtract", (8, 9)),  # so 0
+        Step("add_const", (10,), {}, np.array(3)),
+    ],
     "sum beyond 53 bits": [
         Step("multiply_const", (0,), {}, np.array(2**14 + 1)),
         Step("sum", (1,), ALL),
@@ -252,6 +273,23 @@ def test_gate_values_beyond_32_bits(kind: str) -> None:
     if kind == "sum beyond 53 bits":
         assert np.abs(current.sum(axis=ALL["axes"]) * 2**14).max() > 2**53
     assert_equal(run_onnx(graph, clips, trace=True).trace, run_reference(graph, clips))
+
+
+@pytest.mark.parametrize("stress", [False, True])
+def test_softmax_and_layer_norm_equal_the_reference_on_many_nets(stress: bool) -> None:
+    for seed in range(12):
+        graph = random_graph(1000 + seed, gated=True, stress=stress, graded_input=bool(seed % 2), gates=("context",))
+        clips = random_clips(graph, seed, batch=5)
+        assert_equal(run_onnx(graph, clips, trace=True).trace, run_reference(graph, clips))
+
+
+def test_a_captured_softmax_and_layer_norm_equal_the_reference() -> None:
+    seen = clips((SHAPE[0], 16, *SHAPE[2:]), seed=4).numpy()
+    graph = lower(captured("STAA")[1], seen, "dynamic")
+    assert graph.neurons[0].gate is not None
+    assert {"shift_divide", "square_root"} <= {step.op for step in graph.neurons[0].gate.steps}
+    fresh = clips((SHAPE[0], 9, *SHAPE[2:]), seed=5).numpy().astype(np.int64)
+    assert_equal(run_onnx(graph, fresh, trace=True).trace, run_reference(graph, fresh))
 
 
 def test_gated_currents_near_the_end_of_32_bits() -> None:

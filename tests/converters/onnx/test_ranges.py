@@ -115,6 +115,15 @@ def test_known_ranges() -> None:
             [step("reshape", shape=(2, -1, 3, 1)), step("conv2d", 1, constant=np.ones((1, 2, 1, 1), int), **CONV)],
             r"gate step 1 \(conv2d\).*kernel of 2 x 1 channels",
         ),
+        ([step("shift_divide", 0, 0, shift=0)], r"denominator could reach -16777216\.\.16777216, it must be above 0"),
+        ([step("clip", low=0, high=9), step("shift_divide", 0, 1, shift=0)], r"could reach 0\.\.9, it must be above 0"),
+        ([step("clip", low=1, high=9), step("shift_divide", 0, 1, shift=63)], "shift is 63"),
+        ([step("clip", low=1, high=9), step("shift_divide", 0, 1, shift=40)], r"\(shift_divide\).*64 bits"),
+        ([step("square_root")], r"could reach -16777216\.\.16777216; they must lie within 0"),
+        (
+            [step("multiply", 0, 0), step("multiply_const", 1, constant=16), step("square_root", 2)],
+            r"could reach 0\.\.4503599627370496; they must lie within",
+        ),
         ([step("scale", factor=0.5)], r"gate step 0 \(scale\).*lower the float program"),
     ],
 )
@@ -143,3 +152,40 @@ def test_a_gate_must_fit_its_population() -> None:
     summed = GateProgram(n.gate.input_shape, (step("permute", axes=(0, 1, 2, 4, 3)),), 5)
     with pytest.raises(LoweringError, match=r"'conv1'.*does not broadcast"):
         ranges.gated_range(graph, dataclasses.replace(n, gate=summed))
+
+
+def test_known_ranges_of_quotients_and_roots() -> None:
+    steps = (
+        step("multiply", 0, 0),
+        step("add_const", 1, constant=7),
+        step("square_root", 2),
+        step("shift_divide", 0, 3, shift=3),
+        step("multiply", 0, 3),
+    )
+    bounds = ranges.value_bounds(program(*steps), (-9, 5))
+    assert bounds == [(-9, 5), (0, 81), (7, 88), (2, 9), (-36, 20), (-81, 45)]
+    assert ranges.value_bounds(program(step("multiply", 0, 0)), (-9, -4))[-1] == (16, 81)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    numerator=st.tuples(st.integers(-(2**30), 2**30), st.integers(0, 2**30)),
+    denominator=st.tuples(st.integers(1, 2**30), st.integers(0, 2**30)),
+    shift=st.integers(0, 31),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_no_quotient_leaves_its_range(
+    numerator: tuple[int, int], denominator: tuple[int, int], shift: int, seed: int
+) -> None:
+    (low, width), (least, wider) = numerator, denominator
+    gate = program(
+        step("clip", low=low, high=low + width),
+        step("clip", low=least, high=least + wider),
+        step("shift_divide", 1, 2, shift=shift),
+    )
+    rng = np.random.default_rng(seed)
+    current = rng.integers(-(2**31), 2**31, (2, 50, 3))
+    bounds = ranges.value_bounds(gate, (-(2**31), 2**31))
+    got = gate.run_integer(current)
+    assert bounds[-1][0] <= got.min()
+    assert got.max() <= bounds[-1][1]

@@ -25,6 +25,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "stress": {"stress": True, "residual": True},
     "stress own": {"stress": True, "per_neuron_thresholds": True, "gated": True},
     "gated": {"gated": True},
+    "streaming residual": {"gated": True, "gates": ("running", "context", "channel"), "residual": True},
     "gated residual": {"gated": True, "residual": True, "per_neuron_thresholds": True, "graded_input": True},
 }
 
@@ -48,7 +49,7 @@ def test_gate_by_hand_across_dense_and_convolution_layouts(equal_in_lava: Check)
     gate = GateProgram(
         (steps, -1, *shape),
         (
-            Step("sum", (0,), {"axes": (3, 4), "keepdim": True}),
+            Step("sum", (0,), {"axes": (0, 3, 4), "keepdim": True}),
             Step("rescale", (1,), {"multiplier": 3, "shift": 12, "limit": 127}),
             Step("look_up", (2,), {"offset": 128}, np.arange(256) // 2),
         ),

@@ -31,6 +31,15 @@ def test_each_hop_costs_one_step_and_a_gate_the_rest_of_its_clip() -> None:
     assert [(p.arrival, p.delay) for p in gated.populations] == [(1, 5), (6, 10), (11, 15), (16, 16)]
 
 
+def test_a_gate_of_the_steps_so_far_costs_no_wait() -> None:
+    plan = make_plan(random_graph(0, gated=True, gates=("running",), time_steps=5), 5, 3)
+    assert [(p.arrival, p.delay, p.gate) for p in plan.populations] == [
+        (1, 1, "streaming"), (2, 2, "streaming"), (3, 3, "streaming"), (4, 4, "none"),
+    ]  # fmt: skip
+    whole = make_plan(random_graph(0, gated=True, gates=("channel",), time_steps=5), 5, 3)
+    assert [p.gate for p in whole.populations] == ["clip", "clip", "clip", "none"]
+
+
 def test_short_branches_wait_for_the_longest() -> None:
     graph = random_graph(0, residual=True)
     waits = {p.name: p.waits for p in make_plan(graph, 5, 1).populations}

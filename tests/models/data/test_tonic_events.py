@@ -344,8 +344,8 @@ def test_missing_packages_are_named(monkeypatch, roots):
     cifar = Recordings("cifar10-dvs", roots["cifar10-dvs aedat4"][0])
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "tonic", None)
-        with pytest.raises(SpikefoldError, match=r"tonic cannot be imported.*pip install 'spikefold\[data\]'"):
+        with pytest.raises(SpikefoldError, match=r"tonic cannot be imported.*pip install 'spikefold\[events\]'"):
             cifar.load("test")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SpikefoldError, match=r"with aedat; pip install 'spikefold\[data\]'"):
+    with pytest.raises(SpikefoldError, match=r"with aedat; pip install 'spikefold\[events\]'"):
         cifar.load("test")

@@ -1,0 +1,308 @@
+"""What lowering attention and quantising cost every layer, and how much of the number formats the integers use.
+
+Each approximation is measured twice. *Isolated*: a layer gets the spikes that its sources send in the better net, so
+that nothing but the layer itself errs. *Cumulative*: both nets run by themselves, and errors of the layers before it
+are carried on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spikefold.converters import arithmetic
+from spikefold.converters.calibrate import Calibration, batches
+from spikefold.converters.engine import run_engine
+from spikefold.converters.fixed_point_graph import AttentionMode, FixedPointGraph, Neurons
+from spikefold.converters.float_graph import FloatNet, FloatPopulation
+from spikefold.converters.gate_float import run_float
+from spikefold.converters.ranges import magnitude, membrane_range, weighted_range
+from spikefold.converters.reference import population_current, run_population, sum_currents, synapse_current
+from spikefold.deploy.equality import BATCH
+
+Int = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LayerAttention:
+    """What lowering its gates did to one layer of the float net.
+
+    ``gate_variation`` is the gate's coefficient of variation over the calibration clips, None without a gate. Of
+    ``neuron_steps`` spikes, ``isolated`` differ where the lowered layer gets the spikes of the net with gates per clip,
+    and ``cumulative`` where both nets run by themselves.
+    """
+
+    name: str
+    gate_variation: float | None
+    neuron_steps: int
+    spikes_dynamic: int
+    spikes_lowered: int
+    isolated: int
+    cumulative: int
+
+
+@dataclass(frozen=True)
+class AttentionChange:
+    """What lowering attention changed in the float net. ``gate_variation`` is measured on the calibration clips."""
+
+    mode: AttentionMode
+    layers: tuple[LayerAttention, ...]
+    predictions_changed: int
+    accuracy_dynamic: float | None
+    accuracy_lowered: float | None
+
+
+@dataclass(frozen=True)
+class LayerQuantisation:
+    """What rounding to integers did to one layer; a readout (``fires`` False) has no spikes to compare.
+
+    Of ``neuron_steps`` spikes, ``isolated`` differ where the integer layer gets float spikes, ``cumulative`` in the
+    whole net. The signal-to-noise ratios [dB] are those of the membranes before the reset, ``10 log10(sum v**2 / sum
+    (v - v_fixed)**2)``; there both reset where the float layer fires, so that a spike that differs counts as a spike
+    and not as an error of the membrane too. They are infinite where nothing differs.
+    """
+
+    name: str
+    fires: bool
+    neuron_steps: int
+    isolated: int
+    cumulative: int
+    isolated_snr_db: float
+    cumulative_snr_db: float
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """What quantising changed, against the lowered float net in float32."""
+
+    layers: tuple[LayerQuantisation, ...]
+    predictions_changed: int
+    accuracy_float: float | None
+    accuracy_fixed: float | None
+
+
+@dataclass(frozen=True)
+class Used:
+    """Largest magnitude of a value: on these clips, proved for all clips of their T, and what the format holds."""
+
+    used: int
+    proved: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class LayerStates:
+    """How one layer of the integer net uses its 24-bit states.
+
+    Attributes
+    ----------
+    values : int
+        Values of each state: neurons x steps x samples.
+    current, membrane : Used
+        Loihi's u (weighted sums in 2**-6 weights, before they wrap) and v (before it clips and before the reset).
+    wrapped, clipped : int
+        Currents that wrapped at 24 bits, and membranes that clipped there.
+    fires_at_equality : bool
+        Whether the module's neuron fires where membrane and threshold are equal; the chip's does not.
+    ties : int
+        Membranes exactly at the threshold: with ``fires_at_equality``, spikes that the comparator costs.
+    """
+
+    name: str
+    values: int
+    current: Used
+    membrane: Used
+    wrapped: int
+    clipped: int
+    fires_at_equality: bool
+    ties: int
+
+
+@dataclass(frozen=True)
+class LayerErrors:
+    """The two approximations and the use of the number formats; ``attention`` is None for a net without gates."""
+
+    attention: AttentionChange | None
+    quantisation: Quantisation
+    states: tuple[LayerStates, ...]
+
+
+class _Tally:
+    """Sums over batches: counts and largest values by (what, layer), and predictions by net."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.largest: Counter[tuple[str, str]] = Counter()
+        self.power: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self.predictions: defaultdict[str, list[int]] = defaultdict(list)
+
+    def add(self, what: str, name: str, which: Tensor | NDArray[np.bool_]) -> None:
+        self.counts[what, name] += int(which.sum())
+
+    def reach(self, what: str, name: str, values: Int) -> None:
+        self.largest[what, name] = max(self.largest[what, name], int(np.abs(values).max()))
+
+    def decibels(self, what: str, name: str) -> float:
+        signal, noise = self.power["signal", name], self.power[what, name]
+        if noise == 0:
+            return math.inf
+        return 10 * math.log10(signal / noise) if signal else -math.inf
+
+    def changed(self, one: str, other: str) -> int:
+        return sum(a != b for a, b in zip(self.predictions[one], self.predictions[other], strict=True))
+
+    def accuracy(self, which: str, labels: NDArray[np.integer[Any]] | None) -> float | None:
+        return None if labels is None else float((np.array(self.predictions[which]) == labels).mean())
+
+
+def measure_layers(
+    dynamic: FloatNet,
+    lowered: FloatNet,
+    fixed: FixedPointGraph,
+    calibration: Calibration,
+    clips: Int,
+    labels: NDArray[np.integer[Any]] | None,
+) -> LayerErrors:
+    """Run three forms of one net and compare them layer by layer.
+
+    Parameters
+    ----------
+    dynamic, lowered : FloatNet
+        As captured, gates per clip; and with its attention lowered. They have the same populations.
+    fixed : FixedPointGraph
+        The integers made of ``lowered``.
+    calibration : Calibration
+        Of the gates of ``dynamic``.
+    clips : int64 array ``[T, B, *input_shape]``
+        Held-out samples.
+    labels : integer array ``[B]`` or None
+        Their classes.
+    """
+    tally = _Tally()
+    for batch in batches(clips, BATCH):
+        _add_batch(tally, dynamic, lowered, fixed, np.asarray(batch, dtype=np.int64))
+    count, changed = tally.counts, tally.changed
+    firing = [n.name for n in fixed.neurons if n.fires]
+    attention = None
+    if calibration.gates:
+        variation = {name: gate.variation for name, gate in calibration.gates.items()}
+        kinds = ("spikes", "dynamic", "lowered", "attention isolated", "attention cumulative")
+        changes = tuple(LayerAttention(n, variation.get(n), *(count[kind, n] for kind in kinds)) for n in firing)
+        attention = AttentionChange(
+            fixed.attention, changes, changed("dynamic", "lowered"), tally.accuracy("dynamic", labels),
+            tally.accuracy("lowered", labels),
+        )  # fmt: skip
+    quantised = tuple(
+        LayerQuantisation(
+            n.name, n.fires, *(count[kind, n.name] for kind in ("spikes", "isolated", "cumulative")),
+            *(tally.decibels(kind, n.name) for kind in ("isolated", "cumulative")),
+        )
+        for n in fixed.neurons
+    )  # fmt: skip
+    quantisation = Quantisation(
+        quantised, changed("lowered", "fixed"), tally.accuracy("lowered", labels), tally.accuracy("fixed", labels)
+    )
+    return LayerErrors(attention, quantisation, _states(tally, fixed, lowered, len(clips)))
+
+
+def _states(tally: _Tally, fixed: FixedPointGraph, lowered: FloatNet, steps: int) -> tuple[LayerStates, ...]:
+    at_equality = {p.name: p.fires and not p.strict for p in lowered.populations}
+    count, limit = tally.counts, arithmetic.STATE_LIMIT
+    layers = []
+    for n in fixed.neurons:
+        current = magnitude(weighted_range(fixed, n)) << arithmetic.STATE_FRACTION_BITS
+        membrane = magnitude(membrane_range(fixed, n, steps))
+        layers.append(
+            LayerStates(
+                n.name, count["values", n.name], Used(tally.largest["current", n.name], current, limit),
+                Used(tally.largest["membrane", n.name], membrane, limit), count["wrapped", n.name],
+                count["clipped", n.name], at_equality[n.name], count["ties", n.name],
+            )
+        )  # fmt: skip
+    return tuple(layers)
+
+
+def _add_batch(tally: _Tally, dynamic: FloatNet, lowered: FloatNet, fixed: FixedPointGraph, batch: Int) -> None:
+    real = torch.from_numpy(batch).float()
+    with torch.no_grad():
+        logits, before = dynamic.run(real)
+        lowered_logits, after = lowered.run(real)
+        trace = run_engine(fixed, batch)
+        for which, values in (("dynamic", logits), ("lowered", lowered_logits), ("fixed", trace.logits)):
+            tally.predictions[which] += [int(i) for i in values.argmax(1)]
+        before["input"] = after["input"] = real
+        sent = {name: train.numpy().astype(np.int64) for name, train in after.items()}
+        own = {**trace.spikes, fixed.input.name: batch}
+        sent[fixed.input.name] = batch
+        for p in lowered.populations:
+            n = next(n for n in fixed.neurons if n.name == p.name)
+            if n.fires:
+                alone = p.fire(_gated_current(p, before))[0]
+                tally.counts["spikes", n.name] += alone.numel()
+                tally.add("dynamic", n.name, before[n.name] != 0)
+                tally.add("lowered", n.name, after[n.name] != 0)
+                tally.add("attention isolated", n.name, alone != before[n.name])
+                tally.add("attention cumulative", n.name, after[n.name] != before[n.name])
+            _add_rounding(tally, fixed, p, n, after, sent, own)
+
+
+def _add_rounding(
+    tally: _Tally,
+    fixed: FixedPointGraph,
+    p: FloatPopulation,
+    n: Neurons,
+    floats: Mapping[str, Tensor],
+    sent: Mapping[str, Int],
+    own: Mapping[str, Int],
+) -> None:
+    """Count one layer in: ``sent`` are the float net's spikes as integers, ``own`` those of the integer net."""
+    isolated, carried = (
+        sum_currents(n, [synapse_current(s, spikes[s.source]) for s in fixed.incoming(n.name)])
+        for spikes in (sent, own)
+    )
+    teacher = sent[n.name] if n.fires else np.zeros_like(carried)
+    wanted = p.fire(_gated_current(p, floats), torch.from_numpy(teacher).float())[1].double().numpy()
+    tally.power["signal", n.name] += float(np.square(wanted).sum())
+    step = n.unit / 2**arithmetic.STATE_FRACTION_BITS
+    for what, weighted in (("isolated", isolated), ("cumulative", carried)):
+        rounded = arithmetic.clip24(membranes_before_reset(n, weighted, teacher)) * step
+        tally.power[what, n.name] += float(np.square(rounded - wanted).sum())
+    current = carried << arithmetic.STATE_FRACTION_BITS
+    membrane = membranes_before_reset(n, carried, own[n.name])
+    tally.counts["values", n.name] += membrane.size
+    tally.reach("current", n.name, current)
+    tally.reach("membrane", n.name, membrane)
+    tally.add("wrapped", n.name, arithmetic.wrap24(current) != current)
+    tally.add("clipped", n.name, arithmetic.clip24(membrane) != membrane)
+    if n.fires:
+        tally.add("isolated", n.name, run_population(n, isolated)[0] != sent[n.name])
+        tally.add("cumulative", n.name, own[n.name] != sent[n.name])
+        tally.add("ties", n.name, membrane == n.v_threshold << arithmetic.STATE_FRACTION_BITS)
+
+
+def membranes_before_reset(population: Neurons, weighted: Int, teacher: Int) -> Int:
+    """Membranes ``[T, B, *shape]`` of integer neurons that reset where ``teacher`` spikes, before they clip.
+
+    ``weighted`` are the weighted sums, ``teacher`` spikes 0 or 1; with the population's own spikes this is what it
+    compares with its threshold, but for the clipping.
+    """
+    current = population_current(population, weighted)
+    membranes = np.empty_like(current)
+    v = np.zeros_like(current[0])
+    for t in range(len(current)):
+        membranes[t] = arithmetic.decay(v, population.dv) + current[t]
+        v = arithmetic.clip24(membranes[t]) * (1 - teacher[t])
+    return membranes
+
+
+def _gated_current(population: FloatPopulation, spikes: Mapping[str, Tensor]) -> Tensor:
+    current = population.current(spikes)
+    return current if population.gate is None else current * run_float(population.gate, current)
