@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -87,26 +88,16 @@ def _voting(
     )
 
 
-def _plain_a(sizes: Sizes, width: int = 64) -> ConvFCNet:
-    return _conv_fc(sizes, _neuron_a, _CHANNELS_A, width, dropout=0.1)
+def _plain_conv_fc(channels: Sequence[int], dropout: float, sizes: Sizes, width: int) -> ConvFCNet:
+    return _conv_fc(sizes, _neuron_a, channels, width, dropout)
 
 
-def _plain_b(sizes: Sizes, width: int = 128) -> VotingNet:
-    return _voting(sizes, _neuron_b, _neuron_b, _CHANNELS_B, width, average=False)
-
-
-def _plain_c(sizes: Sizes, width: int = 64) -> VotingNet:
-    return _voting(sizes, _neuron_c, _neuron_c, _CHANNELS_C, width, average=True)
-
-
-def _plain_d(sizes: Sizes, width: int = 32) -> ConvFCNet:
-    return _conv_fc(sizes, _neuron_a, _CHANNELS_D, width, dropout=0.5)
-
-
-def _asa_a(
+def _asa_conv_fc(
+    channels: Sequence[int],
+    dropout: float,
     sizes: Sizes,
-    width: int = 64,
-    reduction: int = 4,
+    width: int,
+    reduction: int,
     lam: float = 0.5,
     mask_mode: MaskMode = "per_sample",
     mask_rule: MaskRule = "xor",
@@ -114,44 +105,32 @@ def _asa_a(
 ) -> ConvFCNet:
     neuron = _with_dead_attention if dead_parameters else _neuron_a
     spiking = _gated(neuron, sizes.time_steps, reduction, lam, mask_mode, mask_rule)
-    return _conv_fc(sizes, spiking, _CHANNELS_A, width, dropout=0.1)
+    return _conv_fc(sizes, spiking, channels, width, dropout)
 
 
-def _asa_b(
+def _plain_voting(channels: Sequence[int], average: bool, neuron: SpikingLayer, sizes: Sizes, width: int) -> VotingNet:
+    return _voting(sizes, neuron, neuron, channels, width, average)
+
+
+def _asa_voting(
+    channels: Sequence[int],
+    average: bool,
+    neuron: SpikingLayer,
     sizes: Sizes,
-    width: int = 128,
+    width: int,
     lam: float = 0.5,
     mask_mode: MaskMode = "per_sample",
     mask_rule: MaskRule = "xor",
 ) -> VotingNet:
-    spiking = _gated(_neuron_b, sizes.time_steps, 1, lam, mask_mode, mask_rule)
-    return _voting(sizes, spiking, _neuron_b, _CHANNELS_B, width, average=False)
+    spiking = _gated(neuron, sizes.time_steps, 1, lam, mask_mode, mask_rule)
+    return _voting(sizes, spiking, neuron, channels, width, average)
 
 
-def _asa_c(
-    sizes: Sizes,
-    width: int = 64,
-    lam: float = 0.5,
-    mask_mode: MaskMode = "per_sample",
-    mask_rule: MaskRule = "xor",
-) -> VotingNet:
-    spiking = _gated(_neuron_c, sizes.time_steps, 1, lam, mask_mode, mask_rule)
-    return _voting(sizes, spiking, _neuron_c, _CHANNELS_C, width, average=True)
-
-
-def _asa_d(
-    sizes: Sizes,
-    width: int = 32,
-    reduction: int = 8,
-    lam: float = 0.5,
-    mask_mode: MaskMode = "per_sample",
-    mask_rule: MaskRule = "xor",
-    dead_parameters: bool = True,
-) -> ConvFCNet:
-    neuron = _with_dead_attention if dead_parameters else _neuron_a
-    spiking = _gated(neuron, sizes.time_steps, reduction, lam, mask_mode, mask_rule)
-    return _conv_fc(sizes, spiking, _CHANNELS_D, width, dropout=0.5)
-
+_A = (_CHANNELS_A, 0.1)
+_B = (_CHANNELS_B, False, _neuron_b)
+_C = (_CHANNELS_C, True, _neuron_c)
+_D = (_CHANNELS_D, 0.5)
+"""Channels, then dropout (A, D), or whether pooling averages and the neuron (B, C)."""
 
 _RELEASED_A_AND_D = ReleasedNames(
     REPOSITORY,
@@ -216,23 +195,27 @@ _SIZES_D = Sizes(in_channels=2, time_steps=60, num_classes=20, input_size=32)
 
 _SOURCE = "ASA-SNN (ICCV 2023), architecture"
 ENTRIES: Mapping[str, Entry] = {
-    "plain-a": Entry(_plain_a, _SIZES_A, f"{_SOURCE} A without attention", "none"),
-    "plain-b": Entry(_plain_b, _SIZES_B, f"{_SOURCE} B without attention", "none"),
-    "plain-c": Entry(_plain_c, _SIZES_B, f"{_SOURCE} C without attention", "none"),
-    "plain-d": Entry(_plain_d, _SIZES_D, f"{_SOURCE} D without attention", "none"),
+    "plain-a": Entry(partial(_plain_conv_fc, *_A, width=64), _SIZES_A, f"{_SOURCE} A without attention", "none"),
+    "plain-b": Entry(partial(_plain_voting, *_B, width=128), _SIZES_B, f"{_SOURCE} B without attention", "none"),
+    "plain-c": Entry(partial(_plain_voting, *_C, width=64), _SIZES_B, f"{_SOURCE} C without attention", "none"),
+    "plain-d": Entry(partial(_plain_conv_fc, *_D, width=32), _SIZES_D, f"{_SOURCE} D without attention", "none"),
     "asa-a": Entry(
-        _asa_a,
+        partial(_asa_conv_fc, *_A, width=64, reduction=4),
         _SIZES_A,
         f"{_SOURCE} A: DVS128 Gesture; Gait-day with 20 classes",
         released=_RELEASED_A_AND_D,
         build_arguments=_arguments_of_a_and_d,
     ),
     "asa-b": Entry(
-        _asa_b, _SIZES_B, f"{_SOURCE} B: DVS128 Gesture", released=_RELEASED_B, build_arguments=_arguments_of_b
+        partial(_asa_voting, *_B, width=128),
+        _SIZES_B,
+        f"{_SOURCE} B: DVS128 Gesture",
+        released=_RELEASED_B,
+        build_arguments=_arguments_of_b,
     ),
-    "asa-c": Entry(_asa_c, _SIZES_B, f"{_SOURCE} C"),
+    "asa-c": Entry(partial(_asa_voting, *_C, width=64), _SIZES_B, f"{_SOURCE} C"),
     "asa-d": Entry(
-        _asa_d,
+        partial(_asa_conv_fc, *_D, width=32, reduction=8),
         _SIZES_D,
         f"{_SOURCE} D: Gait-night",
         released=_RELEASED_A_AND_D,
