@@ -6,7 +6,7 @@ import copy
 
 import nir
 
-from spikefold.converters.capture.build import gate_to_metadata, neuron_node
+from spikefold.converters.capture.build import gate_to_metadata, neuron_node, schedule_to_metadata
 from spikefold.converters.float_graph import read_float_graph
 from spikefold.converters.time_axis import causal_program
 from spikefold.errors import LoweringError
@@ -28,7 +28,10 @@ def make_causal(graph: nir.NIRGraph) -> nir.NIRGraph:
             program = causal_program(population.gate)
         except LoweringError as error:
             raise LoweringError(f"neurons {population.name!r}: {error}") from error
-        metadata = {"strict": population.strict, "decay": population.decay, **gate_to_metadata(program)}
+        metadata = {
+            "strict": population.strict, "decay": population.decay, **gate_to_metadata(program),
+            **schedule_to_metadata(population.bias_schedule),
+        }  # fmt: skip
         nodes[population.name] = neuron_node(population.v_threshold, population.decay, metadata)
     causal = nir.NIRGraph(nodes, list(graph.edges))
     causal.metadata = dict(graph.metadata)

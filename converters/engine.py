@@ -56,7 +56,7 @@ def _current(graph: FixedPointGraph, population: Neurons, spikes: dict[str, Tens
         half = arithmetic.WRAP // 2
         total = torch.where(total > half, total - arithmetic.WRAP, total)
         total = torch.where(total <= -half, total + arithmetic.WRAP, total)
-    total += torch.from_numpy(np.broadcast_to(population.bias, population.shape).astype(np.float64))
+    total += torch.from_numpy(population.bias.astype(np.float64))
     if population.gate is None:
         return total
     current = total.to(torch.int64)

@@ -69,6 +69,7 @@ class Synapse:
 class Neurons:
     """One population. ``bias`` is ``bias_mantissa << bias_exponent``, broadcastable to ``shape``, in 2**-6 weights.
 
+    A bias that changes with the step has two axes more, ``[T, 1, *shape or 1]``, as currents have.
     ``v_threshold`` is a mantissa, one number (shape ``()``) or one per neuron; ``fires`` False makes a readout whose
     membrane is the answer. ``unit`` is the real value of one weight step, which ties integers to the float net.
     ``static_threshold`` is what a reader that knows no gates should use instead of ``v_threshold`` (the threshold over
@@ -93,19 +94,24 @@ class Neurons:
         return int(np.prod(self.shape))
 
     @property
+    def has_bias_schedule(self) -> bool:
+        """Whether the bias changes with the step."""
+        return self.bias_mantissa.ndim > len(self.shape)
+
+    @property
     def threshold_levels(self) -> int:
         """Distinct threshold mantissas."""
         return int(np.unique(self.v_threshold).size)
 
     @cached_property
     def bias(self) -> NDArray[np.int64]:
-        """Bias current per step, broadcastable to ``shape``."""
+        """Bias current per step, broadcastable to ``[T, B, *shape]``."""
         return self.bias_mantissa << self.bias_exponent
 
 
 @dataclass(frozen=True)
 class FixedPointGraph:
-    """See the module's text. ``time_steps`` is None where T is free (no gate in the net)."""
+    """See the module's text. ``time_steps`` is None where T is free (no gate and no bias schedule in the net)."""
 
     input: InputPort
     neurons: tuple[Neurons, ...]
@@ -128,7 +134,7 @@ class FixedPointGraph:
                 if synapse.source not in shapes:
                     raise LoweringError(f"synapse {synapse.name!r}: source {synapse.source!r} is not before its target")
                 _check_synapse(synapse, shapes[synapse.source], population.shape)
-            _check_neurons(population)
+            _check_neurons(population, self.time_steps)
             shapes[population.name] = population.shape
         for synapse in self.synapses:
             if synapse.target not in shapes:
@@ -252,7 +258,7 @@ def _check_synapse(synapse: Synapse, source: tuple[int, ...], target: tuple[int,
         raise LoweringError(f"{where}: kernel {k} on {source} gives {(k[0], *size)}, its target has shape {target}")
 
 
-def _check_neurons(n: Neurons) -> None:
+def _check_neurons(n: Neurons, time_steps: int | None) -> None:
     where = f"neurons {n.name!r}"
     if not 0 <= n.dv < 2**arithmetic.DECAY_BITS:
         raise LoweringError(f"{where}: dv is {n.dv}, it must be 0..4095")
@@ -264,9 +270,17 @@ def _check_neurons(n: Neurons) -> None:
         raise LoweringError(f"{where}: bias mantissa {np.abs(n.bias_mantissa).max()} is above 4095")
     if not 0 <= n.bias_exponent <= arithmetic.MAX_BIAS_EXPONENT:
         raise LoweringError(f"{where}: bias exponent is {n.bias_exponent}, it must be 0..7")
-    for field_name in ("v_threshold", "bias_mantissa"):
+    bias = n.bias_mantissa
+    if n.has_bias_schedule:
+        if bias.shape[:2] != (time_steps, 1):
+            raise LoweringError(
+                f"{where}: bias_mantissa of shape {bias.shape} changes with the step; its first axes must be those of "
+                f"the net, ({time_steps}, 1)"
+            )
+        bias = bias[0, 0]
+    for field_name, array in (("v_threshold", n.v_threshold), ("bias_mantissa", bias)):
         try:
-            np.broadcast_to(getattr(n, field_name), n.shape)
+            np.broadcast_to(array, n.shape)
         except ValueError:
             raise LoweringError(
                 f"{where}: {field_name} of shape {getattr(n, field_name).shape} does not fit neurons {n.shape}"

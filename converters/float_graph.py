@@ -53,6 +53,7 @@ class FloatPopulation:
     """Neurons (or, where ``fires`` is False, the readout that sums over time) and what leads to them.
 
     ``pools`` marks neurons that stand for a max pooling of spikes: whatever comes in, they fire where any spike does.
+    ``bias_schedule`` ``[T, 1, *shape or 1]`` is added to the current, besides the biases of the synapses.
     """
 
     name: str
@@ -64,11 +65,13 @@ class FloatPopulation:
     synapses: tuple[FloatSynapse, ...]
     gate: GateProgram | None
     pools: bool = False
+    bias_schedule: Array | None = None
 
     def current(self, spikes: Mapping[str, Tensor]) -> Tensor:
         """Total current ``[T, B, *shape]`` before the gate."""
         total = torch.stack([s.current(spikes[s.source]) for s in self.synapses]).sum(0)
-        return total.reshape(*total.shape[:2], *self.shape)
+        total = total.reshape(*total.shape[:2], *self.shape)
+        return total if self.bias_schedule is None else total + torch.as_tensor(self.bias_schedule, dtype=total.dtype)
 
     def fire(self, current: Tensor, teacher: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Spikes and membranes before the reset, ``[T, B, *shape]``, for the gated current.
@@ -96,6 +99,11 @@ class FloatNet:
     populations: tuple[FloatPopulation, ...]
     time_steps: int | None
 
+    @property
+    def schedule_steps(self) -> int:
+        """T of the bias schedules; 0 where no bias changes with the step."""
+        return max((len(p.bias_schedule) for p in self.populations if p.bias_schedule is not None), default=0)
+
     def run(
         self, clips: Tensor, watch: Callable[[FloatPopulation, Tensor, Tensor], None] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -116,7 +124,7 @@ class FloatNet:
             raise InputError(f"input has shape {tuple(clips.shape)}; this net takes [T, B, {self.input_shape}]")
         if self.time_steps is not None and clips.shape[0] != self.time_steps:
             raise InputError(
-                f"input has T = {clips.shape[0]}; the gates of this net were trained for {self.time_steps}"
+                f"input has T = {clips.shape[0]}; the gates or biases of this net were trained for {self.time_steps}"
             )
         spikes: dict[str, Tensor] = {"input": clips}
         for population in self.populations:
@@ -145,7 +153,8 @@ def read_float_graph(graph: nir.NIRGraph) -> FloatNet:
     for source, target in graph.edges:
         sources[target].append(source)
     names = [n for n in nodes if isinstance(nodes[n], (nir.LIF, nir.IF, nir.I))]
-    populations = {name: _population(name, nodes, sources) for name in names}
+    time_steps = int(graph.metadata.get("time_steps", 0)) or None
+    populations = {name: _population(name, nodes, sources, time_steps) for name in names}
     done, ordered, waiting = {"input"}, [], dict(populations)
     while waiting:
         ready = [n for n, p in waiting.items() if all(s.source in done for s in p.synapses)]
@@ -160,12 +169,13 @@ def read_float_graph(graph: nir.NIRGraph) -> FloatNet:
         if population.name in needed:
             needed |= {s.source for s in population.synapses}
     ordered = [p for p in ordered if p.name in needed]
-    time_steps = int(graph.metadata.get("time_steps", 0)) or None
     shape = tuple(int(n) for n in nodes["input"].input_type["input"])
     return FloatNet(shape, tuple(ordered), time_steps)
 
 
-def _population(name: str, nodes: Mapping[str, Any], sources: Mapping[str, list[str]]) -> FloatPopulation:
+def _population(
+    name: str, nodes: Mapping[str, Any], sources: Mapping[str, list[str]], time_steps: int | None
+) -> FloatPopulation:
     node = nodes[name]
     _check_dynamics(name, node)
     synapses = tuple(_synapse(s, nodes, sources) for s in sorted(sources[name]))
@@ -180,8 +190,21 @@ def _population(name: str, nodes: Mapping[str, Any], sources: Mapping[str, list[
         raise FileFormatError(f"neurons {name!r}: the gate is damaged: {type(error).__name__} {error}") from error
     return FloatPopulation(
         name, tuple(node.v_threshold.shape), decay, node.v_threshold, bool(metadata.get("strict", True)), True,
-        synapses, gate, bool(metadata.get("pools", False)),
+        synapses, gate, bool(metadata.get("pools", False)), _schedule_from_metadata(name, node, metadata, time_steps),
     )  # fmt: skip
+
+
+def _schedule_from_metadata(name: str, node: Any, metadata: Mapping[str, Any], time_steps: int | None) -> Array | None:
+    if "bias_schedule" not in metadata:
+        return None
+    schedule = np.asarray(metadata["bias_schedule"], dtype=np.float32)
+    fitting = all(have in (1, want) for have, want in zip(schedule.shape[2:], node.v_threshold.shape, strict=False))
+    if schedule.ndim != 2 + node.v_threshold.ndim or schedule.shape[:2] != (time_steps, 1) or not fitting:
+        raise FileFormatError(
+            f"neurons {name!r}: bias_schedule has shape {schedule.shape}, it must be ({time_steps}, 1, "
+            f"*{node.v_threshold.shape} or 1)"
+        )
+    return schedule
 
 
 def _check_dynamics(name: str, node: Any) -> None:

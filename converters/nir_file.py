@@ -1,8 +1,9 @@
 """NIR files: standard nodes that anybody can read, and metadata that makes them complete for us.
 
 The nodes are the float twin of the integers: weight, bias and threshold times their unit. A gate cannot be said in NIR,
-so a gated population stands there in its static form; the exact integer net, gates included, is in the metadata of the
-graph under ``spikefold``. Reading gives back the same `FixedPointGraph`, bit for bit.
+so a gated population stands there in its static form, and a bias that changes with the step as its mean; the exact
+integer net, gates included, is in the metadata of the graph under ``spikefold``. Reading gives back the same
+`FixedPointGraph`, bit for bit.
 """
 
 from __future__ import annotations
@@ -120,6 +121,8 @@ def _synapse(graph: FixedPointGraph, synapse: Synapse, population: Neurons, with
     bias = np.zeros(weight.shape[0], dtype=np.float32)
     if with_bias:
         real = population.bias * (population.unit / 2**STATE_FRACTION_BITS)
+        if population.has_bias_schedule:
+            real = np.broadcast_to(real.mean((0, 1)), population.shape).reshape(len(bias), -1).mean(1)
         bias[:] = np.broadcast_to(real.reshape(-1), bias.shape)
     if synapse.kind == "dense":
         return nir.Affine(weight=weight, bias=bias)

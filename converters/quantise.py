@@ -244,11 +244,14 @@ def _threshold(population: FloatPopulation, unit: float) -> NDArray[np.int64]:
 
 def _bias(population: FloatPopulation, unit: float) -> tuple[NDArray[np.int64], int]:
     total = np.sum([s.bias.astype(np.float64) for s in population.synapses], axis=0)
+    total = total.reshape(-1, *[1] * (len(population.shape) - 1))
+    if population.bias_schedule is not None:
+        total = total + population.bias_schedule
     real = total * 2**arithmetic.STATE_FRACTION_BITS / unit
     for exponent in range(arithmetic.MAX_BIAS_EXPONENT + 1):
         mantissa = np.round(real / 2**exponent).astype(np.int64)
         if np.abs(mantissa).max(initial=0) <= arithmetic.MAX_BIAS_MANTISSA:
-            return mantissa.reshape(-1, *[1] * (len(population.shape) - 1)), exponent
+            return mantissa, exponent
     raise LoweringError(f"neurons {population.name!r}: bias {np.abs(total).max():.4g} does not fit 13 + 3 bits")
 
 
@@ -261,8 +264,8 @@ def _prove(
     time_steps: int,
 ) -> None:
     """Refuse a format whose worst-case membrane leaves 24 bits, or reaches the threshold of a readout."""
-    bias = np.broadcast_to(bias.reshape(-1), mantissas[0].shape[0])
-    highest, lowest = np.maximum(bias, 0).astype(float), np.maximum(-bias, 0).astype(float)
+    rows = np.moveaxis(bias, -len(population.shape), 0).reshape(bias.shape[-len(population.shape)], -1)
+    highest, lowest = (np.maximum(ends, 0).astype(float) for ends in (rows.max(1), -rows.min(1)))
     for synapse, mantissa, exponent in zip(population.synapses, mantissas, exponents, strict=True):
         rows = mantissa.reshape(mantissa.shape[0], -1)
         factor = 2.0 ** (exponent + arithmetic.STATE_FRACTION_BITS) * largest[synapse.name]

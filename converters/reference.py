@@ -35,7 +35,7 @@ def check_input(graph: FixedPointGraph, clips: NDArray[np.generic]) -> NDArray[n
         raise InputError(f"input has shape {clips.shape}: T and B must be at least 1")
     if graph.time_steps is not None and clips.shape[0] != graph.time_steps:
         raise InputError(
-            f"input has T = {clips.shape[0]}; the gates of this net were trained for T = {graph.time_steps}"
+            f"input has T = {clips.shape[0]}; the gates or biases of this net were trained for T = {graph.time_steps}"
         )
     whole = clips.astype(np.int64)
     if not np.array_equal(whole, clips):

@@ -30,8 +30,9 @@ def schedule_gates(graph: nir.NIRGraph, calibration: Calibration) -> nir.NIRGrap
         A mean gate is zero or negative somewhere, so that no threshold stands for it.
     """
     nodes = {name: copy.copy(node) for name, node in graph.nodes.items()}
-    steps = 0
-    for population in read_float_graph(graph).populations:
+    net = read_float_graph(graph)
+    steps = net.schedule_steps
+    for population in net.populations:
         if population.gate is None:
             continue
         table = _table(calibration.gates[population.name])

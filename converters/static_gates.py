@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikefold.converters.calibrate import Calibration
-from spikefold.converters.capture.build import neuron_node
+from spikefold.converters.capture.build import neuron_node, schedule_to_metadata
 from spikefold.converters.float_graph import FloatPopulation, read_float_graph
 from spikefold.errors import LoweringError, SpikefoldWarning
 
@@ -33,11 +33,12 @@ def fold_static_gates(graph: nir.NIRGraph, calibration: Calibration) -> nir.NIRG
         A mean gate is zero or negative somewhere, so that no threshold stands for it.
     """
     nodes = {name: copy.copy(node) for name, node in graph.nodes.items()}
-    for population in read_float_graph(graph).populations:
+    net = read_float_graph(graph)
+    for population in net.populations:
         if population.gate is not None:
             fold(nodes, population, mean_gate(population, calibration), {})
     folded = nir.NIRGraph(nodes, list(graph.edges))
-    folded.metadata = {**graph.metadata, "time_steps": 0}
+    folded.metadata = {**graph.metadata, "time_steps": net.schedule_steps}
     return folded
 
 
@@ -65,7 +66,7 @@ def fold(
     nodes: dict[str, nir.NIRNode], population: FloatPopulation, gate: NDArray[np.float64], gate_left: dict[str, Any]
 ) -> None:
     """Fold a constant gate of ``population`` into ``nodes``; ``gate_left`` is metadata of what gates it still."""
-    metadata = {"strict": population.strict, "decay": population.decay, **gate_left}
+    schedule = population.bias_schedule
     threshold = population.v_threshold.astype(np.float64)
     per_channel = gate.shape[1:] == (1,) * (gate.ndim - 1) and gate.shape[0] > 1
     if per_channel and len(population.synapses) == 1:
@@ -73,6 +74,8 @@ def fold(
         factor = gate.reshape(-1)
         node.weight = (node.weight * factor.reshape(-1, *[1] * (node.weight.ndim - 1))).astype(np.float32)
         node.bias = (node.bias * factor).astype(np.float32)
+        schedule = None if schedule is None else schedule * gate
     else:
         threshold = threshold / gate
+    metadata = {"strict": population.strict, "decay": population.decay, **gate_left, **schedule_to_metadata(schedule)}
     nodes[population.name] = neuron_node(threshold.astype(np.float32), population.decay, metadata)

@@ -196,13 +196,15 @@ class _Population(nn.Module):
             )
             weights.append(weight)
         fraction = self._scale * 2.0 ** (arithmetic.STATE_FRACTION_BITS - self.neurons.bias_exponent)
-        factor = _common(shrink, self.bias.shape) * fraction
+        factor = _common(shrink, self.bias.shape[-len(self.neurons.shape) :]) * fraction
         return weights, _round(self.bias * factor, -arithmetic.MAX_BIAS_MANTISSA, arithmetic.MAX_BIAS_MANTISSA)
 
     def _worst_current(self, weights: Sequence[Tensor], bias: Tensor) -> Tensor:
         """Largest magnitude of the current of every neuron over all inputs, broadcastable to the population's shape."""
         full = bias.double() * 2**self.neurons.bias_exponent
         highest, lowest = full.clamp_min(0), (-full).clamp_min(0)
+        if self.neurons.has_bias_schedule:
+            highest, lowest = highest.amax((0, 1)), lowest.amax((0, 1))
         for synapse, weight, largest in zip(self.synapses, weights, self._largest, strict=True):
             rows = weight.double().reshape(*self._rows(synapse), -1)
             factor = largest << (synapse.exponent + arithmetic.STATE_FRACTION_BITS)

@@ -12,7 +12,10 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class GateActivity:
-    """Work of one attention gate for one clip, counted from its integer program and the tensor shapes."""
+    """Work of one attention gate for one clip, counted from its integer program and the tensor shapes.
+
+    The look-ups of a bias that changes with the step are part of it, also where there is no gate.
+    """
 
     multiplies: float = 0.0
     additions: float = 0.0

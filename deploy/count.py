@@ -56,7 +56,7 @@ def activity(
             float(spike_counts[p.name].mean()),
             float(p.size * time_steps),
             p.threshold_levels,
-            None if p.gate is None else gate_activity(p, time_steps),
+            gate_activity(p, time_steps) if p.gate is not None or p.has_bias_schedule else None,
             p.fires,
         )
         for p in graph.neurons
@@ -93,19 +93,22 @@ def activity(
 
 
 def gate_activity(population: Neurons, time_steps: int) -> GateActivity:
-    """Operations of one gate for one clip, from its integer program and the shapes of its values.
+    """Operations of attention before one population for one clip: its gate, and a bias that changes with the step.
+
+    They are counted from the gate's integer program and the shapes of its values.
 
     A multiply-accumulate counts as one multiply and one addition, of a triangular matrix those of the triangle; ranking
-    n values as ``n * ceil(log2 n)`` comparisons, a step among those so far as one each; an entry of a table over time
-    as one look-up; a quotient or a root as one comparison and one subtraction for each of its `DIGITS`. The last
-    multiply-shift on every current of the clip, and adding its bias, are included.
+    n values as ``n * ceil(log2 n)`` comparisons, a step among those so far as one each; an entry of a table over time,
+    or of a bias schedule, as one look-up; a quotient or a root as one comparison and one subtraction for each of its
+    `DIGITS`. The last multiply-shift on every current of the clip, and adding its bias, are included.
     """
     program = population.gate
+    looked_up = float(population.bias_mantissa.size) if population.has_bias_schedule else 0.0
     if program is None:
-        return GateActivity()
+        return GateActivity(lookups=looked_up)
     shapes, state = value_shapes(program, 1), running_state(program)
     currents = population.size * time_steps
-    totals = {"multiplies": float(currents), "additions": float(currents), "comparisons": 0.0, "lookups": 0.0}
+    totals = {"multiplies": float(currents), "additions": float(currents), "comparisons": 0.0, "lookups": looked_up}
     for number, step in enumerate(program.steps):
         out = math.prod(shapes[number + 1])
         into = math.prod(shapes[step.inputs[0]])

@@ -13,9 +13,11 @@ from spikefold.models.registry import full_name
 _CONVOLUTION_AFTER_CONVOLUTION = (
     "a padded map follows another without a neuron between them, which does not compose exactly at the border"
 )
+_STEP_ATTENTION_AFTER = "the step attention follows the neuron, so spikes carry numbers; step='pre' puts it before"
 _REFUSED = {
     "sma": f"{_CONVOLUTION_AFTER_CONVOLUTION}; a softmax over scales mixes several spike trains",
-    "staa": "the position encoding is a current that changes with the step",
+    "staa-resnet19": _STEP_ATTENTION_AFTER,
+    "staa-resnet20": _STEP_ATTENTION_AFTER,
     "tcsa": "a rectifier between gate and neuron; a reset to the threshold",
     "tcja": "the gate follows the neuron, so spikes carry numbers",
     "dta": "the gate follows the neuron, so spikes carry numbers",

@@ -56,7 +56,8 @@ def _describe_net(graph: FixedPointGraph) -> dict[str, Any]:
     for n in graph.neurons:
         kind = "neurons" if n.fires else "readout"
         gate = f", gate of {len(n.gate.steps)} steps" if n.gate is not None else ""
-        plain[n.name] = f"{n.size} {kind}, dv {n.dv}, {n.threshold_levels} threshold level(s){gate}"
+        bias = ", a bias of each step" if n.has_bias_schedule else ""
+        plain[n.name] = f"{n.size} {kind}, dv {n.dv}, {n.threshold_levels} threshold level(s){bias}{gate}"
     for s in graph.synapses:
         plain[s.name] = f"{s.kind} {s.source} -> {s.target}, {s.weight.size} weights, exponent {s.exponent}"
     return plain

@@ -388,7 +388,7 @@ def _fit_problems(activity: Activity, chip: ChipHardware, cores: dict[str, int])
             if limits.programmable_neurons.value:
                 reason = "programmable neurons might, but there is no published implementation"
             problems.append(
-                f"gate: layer {layer.name} uses {layer.gate.operations:g} gate operations, limit 0: {reason}"
+                f"attention: layer {layer.name} uses {layer.gate.operations:g} gate operations, limit 0: {reason}"
             )
     if not limits.graded_payload.value:
         problems += [

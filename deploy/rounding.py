@@ -57,9 +57,11 @@ def gamma(n: int, u: float = U64) -> float:
 
 def bounded_current(population: FloatPopulation, spikes: Mapping[str, Tensor]) -> Bounded:
     """Current before the gate, ``[T, B, *shape]``: off by at most ``(gamma_1(u32) + 2 gamma_n) (sum |w||x| + |b|)``."""
+    schedule = population.bias_schedule
     absolute = replace(
         population,
         synapses=tuple(replace(s, weight=np.abs(s.weight), bias=np.abs(s.bias)) for s in population.synapses),
+        bias_schedule=None if schedule is None else np.abs(schedule),
     )
     terms = sum(int(s.weight[0].size) + 1 for s in population.synapses) + EXTRA_OPERATIONS
     total = absolute.current({name: spikes[name].abs() for name in {s.source for s in population.synapses}})

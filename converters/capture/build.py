@@ -2,12 +2,14 @@
 
 Neurons are discretised with ``dt = 1e-4``: ``LIF(tau = dt / (1 - decay), r = 1 / (1 - decay))`` adds the plain input,
 ``IF(r = 1 / dt)`` where nothing decays, and ``I(r = 1 / dt)`` is the readout that sums over time. NIR fires at
-``v > v_threshold``; where the module fires at equality too, the metadata says ``strict: False``.
+``v > v_threshold``; where the module fires at equality too, the metadata says ``strict: False``. What is added to a
+current step by step is in the metadata as ``bias_schedule`` ``[T, 1, *shape or 1]``, all but its mean, which is a bias.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import nir
@@ -61,15 +63,19 @@ class _Builder:
         self.shapes: dict[str, tuple[int, ...]] = {INPUT: network.input_shape}
 
     def build(self) -> nir.NIRGraph:
-        gated = False
+        fixed = False
         for population in self.network.populations:
             gain = population.spec.input_gain
             flow, name = population.flow, population.name
             metadata: dict[str, Any] = {"strict": population.spec.strict, "decay": population.spec.decay}
             if population.pools:
                 metadata["pools"] = True
+            if flow.schedule is not None:
+                fixed = True
+                flow, schedule = _split(flow, flow.schedule, population.shape)
+                metadata |= schedule_to_metadata(schedule * gain)
             if population.gate is not None:
-                gated = True
+                fixed = True
                 program = lift_gate(population, self.network.values, self.network.time_steps)
                 metadata |= gate_to_metadata(program)
             self.shapes[name] = population.shape
@@ -80,7 +86,7 @@ class _Builder:
         self.nodes[OUTPUT] = nir.Output({"output": np.array(self.shapes[last])})
         self.edges.append((last, OUTPUT))
         graph = nir.NIRGraph(self.nodes, self.edges)
-        graph.metadata = {"spikefold_format": FORMAT, "dt": DT, "time_steps": self.network.time_steps if gated else 0}
+        graph.metadata = {"spikefold_format": FORMAT, "dt": DT, "time_steps": self.network.time_steps if fixed else 0}
         return graph
 
     def _output(self) -> str:
@@ -112,6 +118,17 @@ class _Builder:
         while name in taken:
             name, number = f"{base}_{number}", number + 1
         return name
+
+
+def _split(flow: Flow, schedule: Tensor, shape: tuple[int, ...]) -> tuple[Flow, NDArray[np.float64]]:
+    """Move the mean of a schedule, one number a row of ``shape``, into the first bias; the flow and what is left."""
+    if flow.features != shape:
+        schedule = schedule.expand(-1, -1, *flow.features).reshape(len(schedule), 1, *shape)
+    mean = schedule.mean([0, 1, *range(3, schedule.ndim)], keepdim=True)
+    first = flow.parts[0]
+    bias = first.map.bias + mean.flatten()
+    parts = (replace(first, map=replace(first.map, bias=bias)), *flow.parts[1:])
+    return replace(flow, parts=parts, schedule=None), (schedule - mean).numpy()
 
 
 def neuron_node(v_threshold: NDArray[np.float32], decay: float, metadata: dict[str, Any]) -> nir.NIRNode:
@@ -159,6 +176,11 @@ def set_types(node: nir.Conv2d, in_shape: tuple[int, ...], out_shape: tuple[int,
 def _array(tensor: Tensor) -> NDArray[np.float32]:
     array: NDArray[np.float32] = tensor.detach().to(torch.float32).numpy()
     return array
+
+
+def schedule_to_metadata(schedule: NDArray[np.floating[Any]] | None) -> dict[str, Any]:
+    """What is added to a current step by step, ``[T, 1, *shape or 1]``, as NIR metadata."""
+    return {} if schedule is None else {"bias_schedule": schedule.astype(np.float32)}
 
 
 def gate_to_metadata(program: GateProgram) -> dict[str, Any]:

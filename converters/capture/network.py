@@ -245,4 +245,4 @@ def _holds_signal(node: Node, values: dict[Node, Value]) -> bool:
 
 
 def _is_spikes(flow: Flow) -> bool:
-    return len(flow.parts) == 1 and flow.parts[0].map.is_identity
+    return len(flow.parts) == 1 and flow.parts[0].map.is_identity and flow.schedule is None

@@ -38,6 +38,11 @@ from spikefold.converters.capture.values import (
 
 def then(node: Node, flow: Flow, second: lm.LinearMap, name: str = "") -> Flow:
     """The flow after one more linear map; its bias enters once however many parts there are."""
+    if flow.schedule is not None:
+        raise lm.NotExactError(
+            "it works on a current to which something was added step by step; add that directly before the neuron or "
+            "its gate"
+        )
     parts = []
     for number, part in enumerate(flow.parts):
         following = second if number == 0 else replace(lm.without_bias(second), macs=0)
@@ -154,6 +159,8 @@ def _mean(node: Node, a: list[Any], time_steps: int) -> Value | None:
     total = str(node.target).startswith("aten.sum")
     time_axis = {"T B": 0, "B T": 1}.get(flow.axes)
     if axes == [time_axis] and not keepdim:
+        if flow.schedule is not None:
+            raise lm.NotExactError("it averages over time what was added step by step; add the mean of that instead")
         mean = replace(flow, axes="B", reduced=True, key=node, origin=None, factor=1.0)
         return _scale(node, mean, float(time_steps)) if total else mean
     lead = leading(flow.axes)
@@ -289,11 +296,8 @@ def _add(node: Node, a: list[Any], time_steps: int, sign: float = 1.0) -> Value 
         if not isinstance(signal, Flow):
             return None
         shift = _per_channel(signal, as_tensor(constant))
-        if shift is None:
-            raise lm.NotExactError(
-                f"it adds a constant of shape {tuple(as_tensor(constant).shape)} to currents of {signal.features}; "
-                "only one number a channel, the same in every step, becomes a bias"
-            )
+        if shift is None or signal.schedule is not None:
+            return _scheduled(node, signal, as_tensor(constant), time_steps)
         one = torch.ones(1, dtype=torch.float64)
         shifted = then(node, signal, lm.channel_affine(signal.features, one, shift))
         return replace(shifted, features=signal.features)
@@ -304,12 +308,28 @@ def _add(node: Node, a: list[Any], time_steps: int, sign: float = 1.0) -> Value 
     return _sum_of(left, right, node)
 
 
+def _scheduled(node: Node, flow: Flow, constant: Tensor, time_steps: int) -> Flow:
+    """A flow plus a constant that changes with the step."""
+    total = constant.double() if flow.schedule is None else flow.schedule + constant
+    wanted = (time_steps, 1, *flow.features)
+    fits = total.ndim == len(wanted) and all(n in (1, w) for n, w in zip(total.shape[2:], wanted[2:], strict=True))
+    if flow.axes != "T B" or flow.reduced or not fits or tuple(total.shape[:2]) != wanted[:2]:
+        raise lm.NotExactError(
+            f"it adds a constant of shape {tuple(constant.shape)} to currents of {flow.features}; one number a channel "
+            "becomes a bias, and an array [T, 1, *features or 1] added to [T, B, *features] a bias of each step"
+        )
+    return replace(flow, schedule=total, key=node, origin=None, factor=1.0)
+
+
 def _sum_of(left: Flow | Gated, right: Flow | Gated, node: Node) -> Value | None:
     one, other = (x.flow if isinstance(x, Gated) else x for x in (left, right))
     if one.axes != other.axes or one.features != other.features or one.reduced != other.reduced:
         return None
     if isinstance(left, Flow) and isinstance(right, Flow):
-        return replace(left, parts=left.parts + right.parts, key=node, origin=None, factor=1.0)
+        held = [x.schedule for x in (left, right) if x.schedule is not None]
+        schedule = sum(held[1:], start=held[0]) if held else None
+        parts = left.parts + right.parts
+        return replace(left, parts=parts, key=node, origin=None, factor=1.0, schedule=schedule)
     ratio = other.times(one)
     if ratio is None:
         return None

@@ -30,6 +30,7 @@ class Part:
 class Flow:
     """A signal that is linear in spikes: the sum of ``parts``. Features are ``features``, led by ``axes``.
 
+    ``schedule`` ``[T, 1, *features or 1]``, laid out so whatever ``axes`` is, is added to it step by step.
     ``key`` names the operation that made the values: layout changes keep it. ``reduced`` says that they
     were averaged over time. A flow that is a plain multiple of another keeps that one's key in ``origin`` and the
     ``factor``, so that a gate may be computed from either.
@@ -42,6 +43,7 @@ class Flow:
     reduced: bool = False
     origin: Node | None = None
     factor: float = 1.0
+    schedule: Tensor | None = None
 
     def times(self, other: Flow) -> float | None:
         """How many times ``other`` this flow is, where both are multiples of one operation's values."""
@@ -130,7 +132,10 @@ def relayout(flow: Flow, shape: tuple[int, ...], time_steps: int) -> Flow | None
     features = shape[leading(lead) :]
     if math.prod(features) != math.prod(flow.features) or BATCH in features:
         return None
-    return replace(flow, axes=lead, features=features)
+    schedule = flow.schedule
+    if schedule is not None and features != flow.features:
+        schedule = schedule.expand(-1, -1, *flow.features).reshape(time_steps, 1, *features)
+    return replace(flow, axes=lead, features=features, schedule=schedule)
 
 
 def _leading_axes(flow: Flow, shape: tuple[int, ...], time_steps: int) -> Axes | None:

@@ -21,7 +21,9 @@ MessagesOf = Callable[[str, int], str]
 """Gives the tensor ``[N, *shape]`` of a source's messages in an ONNX element type."""
 
 
-def emit_current(e: Emitter, graph: FixedPointGraph, population: Neurons, messages: MessagesOf) -> tuple[str, int]:
+def emit_current(
+    e: Emitter, graph: FixedPointGraph, population: Neurons, messages: MessagesOf, step: str | None = None
+) -> tuple[str, int]:
     """Append the current of ``population``, bias included, before its gate.
 
     Parameters
@@ -32,6 +34,8 @@ def emit_current(e: Emitter, graph: FixedPointGraph, population: Neurons, messag
         The net, and the population whose current is wanted.
     messages : callable
         Gives the tensor of a source's messages, as float32 or int64.
+    step : str, optional
+        Tensor that says which step all N are; None where N is T and B merged.
 
     Returns
     -------
@@ -57,9 +61,19 @@ def emit_current(e: Emitter, graph: FixedPointGraph, population: Neurons, messag
     if ranges.can_wrap(graph, population):
         total = e.op(WRAP24, total, domain=DOMAIN)
     if population.bias.any():
-        bias = population.bias.reshape((1,) * (len(population.shape) - population.bias.ndim) + population.bias.shape)
-        total = e.op("Add", total, e.constant(bias, np.int32 if narrow else np.int64))
+        total = _with_bias(e, population, total, np.int32 if narrow else np.int64, step)
     return total, dtype
+
+
+def _with_bias(e: Emitter, population: Neurons, total: str, dtype: type[np.int32 | np.int64], step: str | None) -> str:
+    shape, bias = population.shape, population.bias
+    if not population.has_bias_schedule:
+        return e.op("Add", total, e.constant(bias.reshape((1,) * (len(shape) - bias.ndim) + bias.shape), dtype))
+    table = e.constant(bias, dtype)
+    if step is not None:
+        return e.op("Add", total, e.op("Gather", table, step, axis=0))
+    total = e.op("Reshape", total, e.constant([len(bias), -1, *shape]))
+    return e.op("Reshape", e.op("Add", total, table), e.constant([-1, *shape]))
 
 
 def saturate(e: Emitter, current: str, bounds: ranges.Range, dtype: int) -> str:

@@ -26,8 +26,8 @@ def to_onnx_step(graph: FixedPointGraph) -> ModelProto:
     clip. Outputs: ``train/<population>`` uint8, ``v_next/<population>`` int32 (after the reset), and ``readout``
     ``[B, classes]`` float64: the output's membrane in real units, or its spikes of this step. The metadata
     ``spikefold_states`` names the pairs of state input and output, ``spikefold_reset`` the value they start from. Where
-    gates are tables over time, the number of the step is a state too: ``step``, int64 without axes; steps after the
-    table's last one are an error of the runtime.
+    gates are tables over time or biases change with it, the number of the step is a state too: ``step``, int64 without
+    axes; steps after the table's last one are an error of the runtime.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def to_onnx_step(graph: FixedPointGraph) -> ModelProto:
     inputs = [helper.make_tensor_value_info("events", input_type(graph), ["B", *graph.input.shape])]
     outputs = []
     states = {f"v/{n.name}": f"v_next/{n.name}" for n in graph.neurons}
-    if any(n.gate is not None for n in graph.neurons):
+    if any(n.gate is not None or n.has_bias_schedule for n in graph.neurons):
         e.op("Add", STEP, e.constant(1), name=STEP_NEXT)
         inputs.append(helper.make_tensor_value_info(STEP, TensorProto.INT64, []))
         outputs.append(helper.make_tensor_value_info(STEP_NEXT, TensorProto.INT64, []))
@@ -71,7 +71,7 @@ def to_onnx_step(graph: FixedPointGraph) -> ModelProto:
         e.scope = n.name
         size = ["B", *n.shape]
         state, following, train = f"v/{n.name}", f"v_next/{n.name}", f"train/{n.name}"
-        current, dtype = emit_current(e, graph, n, messages_of)
+        current, dtype = emit_current(e, graph, n, messages_of, STEP)
         bounds, table = ranges.gated_range(graph, n), _table(n)
         if table is not None:
             gate = e.op("Gather", e.constant(table), STEP, axis=0)

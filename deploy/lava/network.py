@@ -108,26 +108,26 @@ def _source(clips: NDArray[np.int64]) -> Any:
 def _population(population: Neurons, part: PopulationPlan, plan: Plan) -> tuple[Any, Any]:
     """Build the neurons, and the gate before them where there is one; the port for sums, and the neuron process."""
     shape, axes = lava_shape(population.shape), to_lava(len(population.shape))
-    mantissa = np.broadcast_to(population.bias_mantissa, population.shape)
     if part.process == "stock":
         neurons = LIFReset(
             shape=shape,
             du=NO_CURRENT_MEMORY,
             dv=population.dv,
-            bias_mant=mantissa.transpose(axes),
+            bias_mant=np.broadcast_to(population.bias_mantissa, population.shape).transpose(axes),
             bias_exp=population.bias_exponent,
             vth=int(population.v_threshold.flat[0]) if population.fires else MAX_THRESHOLD,
             reset_interval=plan.time_steps,
             reset_offset=1 + part.delay,
         )
         return neurons.a_in, neurons
-    bias = mantissa << population.bias_exponent
+    held = population.bias[:, 0] if population.has_bias_schedule else population.bias
+    bias = np.broadcast_to(held, (len(held) if population.has_bias_schedule else 1, *population.shape))
     threshold = np.broadcast_to(population.v_threshold, population.shape).transpose(axes)
     neurons = ThresholdNeuron(
         shape=shape,
         dv=population.dv,
         v_threshold=threshold if population.fires else None,
-        bias=bias.transpose(axes),
+        bias=bias.transpose(0, *(1 + i for i in axes)),
         ready=population.gate is not None,
         interval=plan.time_steps,
         delay=part.delay,

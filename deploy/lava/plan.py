@@ -30,10 +30,10 @@ STOCK_READOUT_LIMIT = arithmetic.MAX_THRESHOLD << arithmetic.STATE_FRACTION_BITS
 class PopulationPlan:
     """One population.
 
-    ``process`` is "stock" (Lava's LIFReset) or "own" (thresholds per neuron, a gate, or an unbounded readout); ``gate``
-    tells a gate that waits for its clip from one that streams. Weighted sums of step 0 arrive after ``arrival`` steps,
-    its spikes leave after ``delay`` steps. ``waits`` holds, per synapse name, the steps that the source's spikes are
-    held back so that branches of unequal depth meet.
+    ``process`` is "stock" (Lava's LIFReset) or "own" (thresholds per neuron, a bias that changes with the step, a gate,
+    or an unbounded readout); ``gate`` tells a gate that waits for its clip from one that streams. Weighted sums of step
+    0 arrive after ``arrival`` steps, its spikes leave after ``delay`` steps. ``waits`` holds, per synapse name, the
+    steps that the source's spikes are held back so that branches of unequal depth meet.
     """
 
     name: str
@@ -121,7 +121,7 @@ def _check_synapse(graph: FixedPointGraph, synapse: Synapse) -> int:
 
 def _fits_stock(population: Neurons, bound: int, time_steps: int) -> bool:
     """Whether Lava's LIFReset computes this population exactly (a readout must never reach its largest threshold)."""
-    if population.gate is not None:
+    if population.gate is not None or population.has_bias_schedule:
         return False
     if population.fires:
         return population.threshold_levels == 1

@@ -68,12 +68,14 @@ def assert_same_but_for_rounding(
 def current_and_error(
     population: FloatPopulation, trains: dict[str, Tensor], gate_error: float
 ) -> tuple[Tensor, Tensor]:
-    """The gated current, and a bound on what rounding the weights to float32 changes of it."""
+    """The gated current, and a bound on what rounding weights and biases to float32 changes of it."""
     current = population.current(trains)
     total = torch.zeros_like(current)
     for s in population.synapses:
         positive = FloatSynapse(s.name, s.source, abs(s.weight), abs(s.bias), s.conv, 0)
         total += positive.current(trains[s.source].abs()).reshape(total.shape)
+    if population.bias_schedule is not None:
+        total += torch.from_numpy(abs(population.bias_schedule))
     error = total * WEIGHT_ERROR * 1.001 + 1e-12
     if population.gate is None:
         return current, error

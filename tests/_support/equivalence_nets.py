@@ -19,13 +19,14 @@ from spikefold.converters.lower import Attention, lower
 from spikefold.converters.reference import Trace, run_reference
 from spikefold.models import LIF, NeuronSpec, OverTime, load_checkpoint, saccade_mnist, shipped
 
-SHIPPED = ("plain", "asa", "fsta")
+SHIPPED = ("plain", "asa", "fsta", "staa")
 USERS = ("squeeze", "residual", "votes")
 CASES: tuple[tuple[str, Attention], ...] = (
     ("plain", "static"), ("asa", "static"), ("asa", "dynamic"), ("fsta", "static"), ("fsta", "dynamic"),
     ("squeeze", "static"), ("squeeze", "dynamic"), ("residual", "static"), ("votes", "static"),
     ("asa", "scheduled"), ("fsta", "scheduled"), ("squeeze", "scheduled"),
     ("asa", "causal"), ("fsta", "causal"), ("squeeze", "causal"),
+    ("staa", "static"), ("staa", "dynamic"), ("staa", "causal"),
 )  # fmt: skip
 """Each net in each mode that differs: a net without gates has one."""
 SAMPLES = 4

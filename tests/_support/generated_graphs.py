@@ -33,6 +33,7 @@ def random_graph(
     spiking_output: bool = False,
     depthwise: bool = False,
     stress: bool = False,
+    bias_schedule: bool = False,
     gates: tuple[str, ...] = GATES,
     time_steps: int = 5,
 ) -> FixedPointGraph:
@@ -56,10 +57,12 @@ def random_graph(
         Add a grouped (one channel each) 3x3 convolution from ``conv1`` into a population of its own.
     stress : bool
         Weight exponents and biases so large that sums wrap at 24 bits and membranes clip.
+    bias_schedule : bool
+        One bias a step and neuron, else one a channel; fixes T at ``time_steps``.
     gates : tuple of str
         Which of `generated_gates.GATES` to use.
     time_steps : int
-        T of a gated graph, and of the clip the thresholds are found on.
+        T of a graph with gates or bias schedules, and of the clip the thresholds are found on.
 
     Returns
     -------
@@ -92,7 +95,8 @@ def random_graph(
         added = [_synapse(rng, source, name, shape, messages[source], exponent, how) for source, how in edges]
         total = np.asarray(sum(synapse_current(s, messages[s.source]) for s in added))
         last = number == len(plan) - 1
-        population = _population(rng, name, shape, last and not spiking_output, stress)
+        bias_shape = (time_steps, 1, *shape) if bias_schedule else (shape[0], *(1,) * (len(shape) - 1))
+        population = _population(rng, name, shape, bias_shape, last and not spiking_output, stress)
         if gated and not last:
             kind = gates[(seed + number) % len(gates)]
             population = _with_gate(rng, population, kind, population_current(population, total))
@@ -102,8 +106,8 @@ def random_graph(
         neurons.append(population)
         synapses.extend(added)
     return FixedPointGraph(
-        port, tuple(neurons), tuple(synapses), "dynamic" if gated else "none", time_steps if gated else None,
-        f"random{seed}",
+        port, tuple(neurons), tuple(synapses), "dynamic" if gated else "none",
+        time_steps if gated or bias_schedule else None, f"random{seed}",
     )  # fmt: skip
 
 
@@ -133,8 +137,14 @@ def _synapse(
     return Synapse(f"{source}->{target}", source, target, kind, weight, exponent, **how)
 
 
-def _population(rng: np.random.Generator, name: str, shape: tuple[int, ...], is_readout: bool, stress: bool) -> Neurons:
-    bias_shape = (shape[0], *(1,) * (len(shape) - 1))
+def _population(
+    rng: np.random.Generator,
+    name: str,
+    shape: tuple[int, ...],
+    bias_shape: tuple[int, ...],
+    is_readout: bool,
+    stress: bool,
+) -> Neurons:
     bias = rng.integers(-400, 800, bias_shape)
     exponent = 7 if stress else int(rng.integers(0, 5))
     dv = 0 if is_readout else int(rng.choice([0, 1, 4095, *rng.integers(0, 4096, 5)]))

@@ -45,7 +45,7 @@ def test_a_plain_net_has_no_gates_to_measure() -> None:
         (np.full(SHAPE, np.nan), "not finite"),
         (np.full(SHAPE, np.inf), "not finite"),
         (np.zeros((T, 2, 2, 8, 9)), r"this net takes \[T, B, \(2, 8, 8\)\]"),
-        (np.zeros((T + 1, *SHAPE[1:])), f"T = {T + 1}; the gates of this net were trained for {T}"),
+        (np.zeros((T + 1, *SHAPE[1:])), f"T = {T + 1}; the gates or biases of this net were trained for {T}"),
     ],
 )
 def test_clips_that_do_not_fit_are_refused(bad: np.ndarray, message: str) -> None:

@@ -158,7 +158,7 @@ def test_every_integer_operation_is_run_by_these_tests() -> None:
     [
         (np.zeros((5, 2, 2, 7, 5)), "this net takes"),
         (np.zeros((0, 2, 2, 7, 6)), "must be at least 1"),
-        (np.zeros((4, 2, 2, 7, 6)), "T = 4; the gates of this net were trained for T = 5"),
+        (np.zeros((4, 2, 2, 7, 6)), "T = 4; the gates or biases of this net were trained for T = 5"),
         (np.full((5, 2, 2, 7, 6), 0.5), "not integers"),
         (np.full((5, 2, 2, 7, 6), 2), r"values 2\.\.2; this net was exported for 0\.\.1"),
         (np.full((5, 2, 2, 7, 6), -1), r"values -1\.\.-1"),

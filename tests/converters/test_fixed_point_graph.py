@@ -65,6 +65,11 @@ def test_parts_that_fit_are_accepted() -> None:
         ((neurons(v_threshold=np.zeros((3, 3, 3), dtype=np.int64)),), (), "neurons 'a': v_threshold of shape"),
         ((neurons(bias_mantissa=np.full((2, 1, 1), 4096)),), (), "neurons 'a': bias mantissa 4096 is above 4095"),
         ((neurons(bias_mantissa=np.zeros(4, dtype=np.int64)),), (), "neurons 'a': bias_mantissa of shape"),
+        (
+            (neurons(bias_mantissa=np.zeros((4, 1, 2, 1, 1), dtype=np.int64)),),
+            (),
+            r"neurons 'a': bias_mantissa of shape \(4, 1, 2, 1, 1\) changes with the step.*\(None, 1\)",
+        ),
         ((neurons(bias_exponent=8),), (), r"neurons 'a': bias exponent is 8, it must be 0\.\.7"),
     ],
 )
@@ -75,7 +80,21 @@ def test_parts_that_do_not_fit_are_refused_by_name(
         graph(*populations, synapses=synapses)
 
 
-@pytest.mark.parametrize("how", [{}, {"gated": True, "residual": True}, {"per_neuron_thresholds": True}])
+@pytest.mark.parametrize("steps", [None, 3, 5])
+def test_a_bias_schedule_has_the_steps_of_its_net(steps: int | None) -> None:
+    made = random_graph(5, bias_schedule=True, time_steps=4)
+    with pytest.raises(
+        LoweringError, match=rf"neurons 'conv1': bias_mantissa .*must be those of the net, \({steps}, 1\)"
+    ):
+        dataclasses.replace(made, time_steps=steps)
+    first = dataclasses.replace(made.neurons[0], bias_mantissa=np.zeros((4, 1, 3, 7, 6), dtype=np.int64))
+    with pytest.raises(LoweringError, match="neurons 'conv1': bias_mantissa of shape"):
+        dataclasses.replace(made, neurons=(first, *made.neurons[1:]))
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"gated": True, "residual": True}, {"per_neuron_thresholds": True}, {"bias_schedule": True}]
+)
 def test_a_graph_survives_its_plain_form_bit_for_bit(how: dict[str, bool]) -> None:
     made = random_graph(5, **how)  # type: ignore[arg-type]
     threshold = np.arange(made.neurons[0].size).reshape(made.neurons[0].shape)

@@ -62,7 +62,7 @@ def test_a_reader_of_the_nodes_alone_finds_the_same_decay(tmp_path: Path) -> Non
 @pytest.mark.parametrize("steps", [1, T - 1, T + 1])
 def test_a_gated_net_refuses_clips_of_another_length(steps: int) -> None:
     net = read_float_graph(graph_of("formula"))
-    with pytest.raises(InputError, match=rf"T = {steps}; the gates of this net were trained for {T}"):
+    with pytest.raises(InputError, match=rf"T = {steps}; the gates or biases of this net were trained for {T}"):
         net.run(clips((steps, 2, *SHAPE[2:])))
 
 

@@ -118,6 +118,15 @@ def test_a_file_of_others_is_refused_with_what_is_missing(tmp_path: Path) -> Non
         load_nir(path)
 
 
+def test_other_readers_find_the_mean_of_a_bias_schedule() -> None:
+    graph = random_graph(2, bias_schedule=True)
+    nodes = to_nir(graph).nodes
+    for n in graph.neurons:
+        synapse = graph.incoming(n.name)[0]
+        mean = np.broadcast_to(n.bias, (5, 1, *n.shape)).mean((0, 1)).reshape(n.shape[0], -1).mean(1)
+        np.testing.assert_allclose(nodes[synapse.name].bias, mean * n.unit / 64, rtol=1e-5, atol=1e-6)
+
+
 def damaged(**changes: Any) -> nir.NIRGraph:
     written = to_nir(random_graph(1, gated=True))
     written.metadata = {**written.metadata, **changes}

@@ -17,6 +17,7 @@ from spikefold.converters.fixed_point_graph import FixedPointGraph, Synapse
 from spikefold.converters.float_graph import read_float_graph
 from spikefold.converters.gate_quantise import GATE_FRACTION_BITS
 from spikefold.converters.quantise import decay_rate
+from spikefold.converters.ranges import membrane_range
 from spikefold.converters.reference import population_current, run_reference, synapse_current
 from spikefold.errors import InputError, LoweringError
 from spikefold.models import LIF
@@ -86,6 +87,33 @@ def test_no_membrane_reaches_its_limit_on_the_worst_input(name: str) -> None:
                 v = arithmetic.decay(v, n.dv) + current
             limit = arithmetic.STATE_LIMIT if n.fires else arithmetic.MAX_THRESHOLD << arithmetic.STATE_FRACTION_BITS
             assert int(np.abs(v).max()) <= limit, n.name
+
+
+class _Driven(nn.Module):
+    """Neurons that never leak, driven by an array over time far more than by their input."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.fc, self.neuron = nn.Linear(3, 2), LIF(1.0, 0.5)
+        self.drive = torch.linspace(-40, 40, steps)[:, None, None] * torch.tensor([1.0, -0.5])
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes: Tensor = self.neuron(self.fc(x) + self.drive)
+        return spikes
+
+
+def test_the_range_proof_covers_the_largest_step_of_a_bias_schedule() -> None:
+    steps = 64
+    clips = np.ones((steps, 4, 3), dtype=np.uint8)
+    graph = capture(_Driven(steps).eval(), torch.from_numpy(clips).float())
+    fixed = quantise.quantise(graph, calibrate(graph, clips))
+    (n,) = fixed.neurons
+    assert n.bias_mantissa.shape == (steps, 1, 2)
+    low, high = membrane_range(fixed, n, steps)
+    assert -arithmetic.STATE_LIMIT <= low < 0 < high <= arithmetic.STATE_LIMIT
+    population = read_float_graph(graph).populations[0]
+    real = population.synapses[0].bias + population.bias_schedule
+    np.testing.assert_allclose(n.bias * (n.unit / 64), real, atol=n.unit / 64 * 2**n.bias_exponent / 2 * 1.001)
 
 
 def _only(synapse: Synapse, sign: int) -> Synapse:

@@ -29,6 +29,7 @@ GRAPHS: dict[str, tuple[int, dict[str, Any]]] = {
     "graded": (4, {"graded_input": True, "residual": True}),
     "grouped, spiking output": (0, {"depthwise": True, "spiking_output": True}),
     "gated": (2, {"gated": True}),
+    "a bias per step": (1, {"bias_schedule": True}),
     "gated, all else": (
         3,
         {"gated": True, "residual": True, "depthwise": True, "graded_input": True, "per_neuron_thresholds": True},

@@ -1,5 +1,7 @@
 """Running and counting: what a user reads off a `Run` is what the spikes say."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from spikefold.converters.fixed_point_graph import Neurons
 from spikefold.converters.gate_program import GateProgram, Step
 from spikefold.converters.nir_file import save_nir
 from spikefold.converters.reference import run_reference
+from spikefold.deploy.activity import GateActivity
 from spikefold.deploy.count import gate_activity
 from spikefold.deploy.run import BACKENDS, differences, run
 from spikefold.errors import FileFormatError, InputError
@@ -65,6 +68,15 @@ def test_a_file_runs_like_the_net_it_was_written_from(tmp_path: object) -> None:
     clips = random_clips(graph, 11)
     path = save_nir(graph, f"{tmp_path}/net.nir")
     np.testing.assert_array_equal(run(path, clips).logits, run(graph, clips).logits)
+
+
+def test_a_bias_schedule_is_looked_up_once_an_entry_with_and_without_a_gate() -> None:
+    gated = random_graph(5, gated=True, bias_schedule=True, gates=("channel",)).neurons[0]
+    without = gate_activity(dataclasses.replace(gated, bias_mantissa=gated.bias_mantissa[0, 0]), 5)
+    assert gate_activity(gated, 5) == dataclasses.replace(without, lookups=without.lookups + 5 * gated.size)
+    graph = random_graph(5, bias_schedule=True)
+    layers = run(graph, random_clips(graph, 5)).activity.layers
+    assert [layer.gate for layer in layers] == [GateActivity(lookups=5.0 * n.size) for n in graph.neurons]
 
 
 def test_gate_operations_hold_at_least_one_multiply_for_every_gated_current() -> None:

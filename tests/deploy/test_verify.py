@@ -259,7 +259,7 @@ def test_training_mode_is_refused() -> None:
         (np.zeros((5, 0, *SHAPE)), {}, r"shape \(5, 0, 2, 10, 10\)"),
         (np.zeros((5, 3)), {}, r"shape \(5, 3\)"),
         (np.zeros((5, 2, 2, 10, 9)), {}, r"\(2, 10, 9\)"),
-        (np.zeros((4, 2, *SHAPE)), {}, "T = 5; the gates of this net were trained for 4"),
+        (np.zeros((4, 2, *SHAPE)), {}, "T = 5; the gates or biases of this net were trained for 4"),
         (np.full((5, 2, *SHAPE), 0.5), {}, "not integers"),
         (np.full((5, 2, *SHAPE), 3), {}, r"3\.\.3.*0\.\.1"),
         (events(2, 0), {"labels": np.zeros(3, dtype=int)}, r"labels have shape \(3,\); 2 clips"),

@@ -29,7 +29,7 @@ def cases(slow: set[tuple[str, str]]) -> pytest.MarkDecorator:
 
 every_net = cases({("fsta", "causal")})
 STREAMING = [(name, attention) for name, attention in CASES if attention in ("static", "scheduled")]
-HEAVY = {("asa", "causal"), ("fsta", "scheduled"), ("fsta", "causal")}
+HEAVY = {("asa", "causal"), ("fsta", "scheduled"), ("fsta", "causal"), ("staa", "dynamic"), ("staa", "causal")}
 """What takes Lava's CPU model longest."""
 STANDARD_NODES = (nir.Input, nir.Output, nir.Conv2d, nir.Affine, nir.Flatten, nir.LIF, nir.IF, nir.I)
 
@@ -44,6 +44,8 @@ GENERATED: dict[str, dict[str, Any]] = {
     "gated residual": {"gated": True, "residual": True, "graded_input": True},
     "gated thresholds": {"gated": True, "per_neuron_thresholds": True},
     "gated depthwise": {"gated": True, "depthwise": True, "spiking_output": True},
+    "bias schedule": {"bias_schedule": True},
+    "gated bias schedule": {"bias_schedule": True, "gated": True},
 }
 every_generated = pytest.mark.parametrize(("seed", "kind"), list(enumerate(GENERATED, start=100)))
 

@@ -36,7 +36,7 @@ class ClipGate(AbstractProcess):  # type: ignore[misc]
     gate_shift : int
         Fraction bits of the gate.
     bias : int64 array
-        Bias in the graph's layout, added before the gate.
+        Bias of each step ``[interval or 1, *shape]`` in the graph's layout, added before the gate.
     interval, delay : int
         Sums of clip ``n`` arrive from time step ``1 + delay + n * interval`` on.
     """
@@ -87,6 +87,6 @@ class PyClipGate(PyLoihiProcessModel):  # type: ignore[misc]
         to_lava = p["to_lava"]
         to_graph = tuple(int(i) for i in np.argsort(to_lava))
         weighted = self.clip.transpose(0, *(1 + i for i in to_graph))[:, None]
-        current = arithmetic.wrap24(weighted << arithmetic.STATE_FRACTION_BITS) + p["bias"]
+        current = arithmetic.wrap24(weighted << arithmetic.STATE_FRACTION_BITS) + p["bias"][:, None]
         gated = arithmetic.gated_current(current, p["program"].run_integer(current), p["gate_shift"])
         return gated[:, 0].transpose(0, *(1 + i for i in to_lava))

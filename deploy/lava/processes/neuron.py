@@ -30,8 +30,8 @@ class ThresholdNeuron(AbstractProcess):  # type: ignore[misc]
         Decay rate of the membrane.
     v_threshold : int64 array of ``shape`` or None
         Threshold mantissas; None never fires.
-    bias : int64 array of ``shape``
-        Added to every weighted sum (after its shift); not used for ready currents.
+    bias : int64 array ``[interval or 1, *shape]``
+        Added to the weighted sum of each step (after its shift); not used for ready currents.
     ready : bool
         The input is a ready current (from a gate) instead of a weighted sum.
     interval, delay : int
@@ -69,9 +69,11 @@ class PyThresholdNeuron(PyLoihiProcessModel):  # type: ignore[misc]
         """One time step."""
         current = self.a_in.recv()
         p = self.proc_params
+        step = (self.time_step - 1 - p["delay"]) % p["interval"]
         if not p["ready"]:
-            current = arithmetic.wrap24(current << arithmetic.STATE_FRACTION_BITS) + p["bias"]
-        if (self.time_step - 1 - p["delay"]) % p["interval"] == 0:
+            bias = p["bias"][step % len(p["bias"])]
+            current = arithmetic.wrap24(current << arithmetic.STATE_FRACTION_BITS) + bias
+        if step == 0:
             self.v[:] = 0
         spikes, self.v[:] = arithmetic.neuron_step(self.v, current, p["dv"], p["v_threshold"])
         self.s_out.send(spikes)

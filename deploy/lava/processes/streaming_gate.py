@@ -38,7 +38,7 @@ class StreamingGate(AbstractProcess):  # type: ignore[misc]
     gate_shift : int
         Fraction bits of the gate.
     bias : int64 array
-        Bias in the graph's layout, added before the gate.
+        Bias of each step ``[interval or 1, *shape]`` in the graph's layout, added before the gate.
     interval, delay : int
         Sums of clip ``n`` arrive from time step ``1 + delay + n * interval`` on.
     """
@@ -78,7 +78,9 @@ class PyStreamingGate(PyLoihiProcessModel):  # type: ignore[misc]
         to_lava = p["to_lava"]
         weighted = self.a_in.recv().transpose(tuple(int(i) for i in np.argsort(to_lava)))
         step = (self.time_step - 1 - p["delay"]) % p["interval"]
-        self.seen[step] = arithmetic.wrap24(weighted << arithmetic.STATE_FRACTION_BITS) + p["bias"]
+        self.seen[step] = (
+            arithmetic.wrap24(weighted << arithmetic.STATE_FRACTION_BITS) + p["bias"][step % len(p["bias"])]
+        )
         gate = np.broadcast_to(p["program"].run_integer(self.seen[:, None]), self.seen[:, None].shape)
         gated = arithmetic.gated_current(self.seen[step], gate[step, 0], p["gate_shift"])
         self.a_out.send(gated.transpose(to_lava))

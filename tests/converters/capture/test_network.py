@@ -128,9 +128,17 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], dict[str, nn.Module], str
         lambda n, x: tail(n, torch.stack([n.one.module(step) for step in x])), {}, r"operation aten\.stack"
     ),
     "shifted time": (current(lambda y: torch.roll(y, 1, 0)), {}, r"operation aten\.roll"),
-    "shift per step": (
-        current(lambda y: y + torch.arange(SHAPE[0]).reshape(-1, 1, 1, 1, 1)), {},
-        r"adds a constant of shape \(4, 1, 1, 1, 1\) to currents of .*the same in every step",
+    "scaling after a shift per step": (
+        current(lambda y: 2 * (y + torch.arange(SHAPE[0]).reshape(-1, 1, 1, 1, 1))), {},
+        r"cannot be folded exactly: .*step by step",
+    ),
+    "mean over time after a shift per step": (
+        lambda n, x: (n.neuron_one(n.one(x)) + torch.arange(SHAPE[0]).reshape(-1, 1, 1, 1, 1)).mean(0), {},
+        r"averages over time what was added step by step",
+    ),
+    "shift per step of [B, T]": (
+        current(lambda y: (y.transpose(0, 1) + torch.arange(SHAPE[0]).reshape(-1, 1, 1, 1)).transpose(0, 1)), {},
+        r"adds a constant of shape \(4, 1, 1, 1\) to currents of .*a bias of each step",
     ),
     "shift per pixel": (
         current(lambda y: y + torch.linspace(0, 1, 8)), {}, r"adds a constant of shape \(8,\).*one number a channel"

@@ -52,6 +52,7 @@ def test_stock_neurons_wherever_lava_has_them() -> None:
     assert {p.process for p in make_plan(random_graph(1, gated=True), 5, 3).populations[:-1]} == {"own"}
     per_neuron = make_plan(random_graph(1, per_neuron_thresholds=True), 5, 3)
     assert [p.process for p in per_neuron.populations] == ["own", "own", "own", "stock"]
+    assert {p.process for p in make_plan(random_graph(1, bias_schedule=True), 5, 3).populations} == {"own"}
 
 
 def test_readout_is_stock_only_while_it_provably_never_fires() -> None:
