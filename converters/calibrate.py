@@ -108,8 +108,7 @@ def calibrate(graph: nir.NIRGraph, clips: NDArray[np.generic]) -> Calibration:
         if population.gate is not None:
             records[population.name].add(population.gate, current)
 
-    if records:
-        run_batches(net, clips, watch)
+    run_batches(net, clips if records else clips[:, :1], watch)  # without gates, one clip shows whether clips fit
     return Calibration(clips, {name: record.result() for name, record in records.items()})
 
 

@@ -76,3 +76,9 @@ def test_calibration_clips_of_any_number_type_count_the_same() -> None:
     ]
     for mean in means[1:]:
         np.testing.assert_array_equal(mean, means[0])
+
+
+def test_clips_that_do_not_fit_a_net_without_gates_are_refused_as_well() -> None:
+    _, graph = captured("residual")
+    with pytest.raises(InputError, match=r"input has shape \(4, 1, 1, 9, 9\)"):
+        calibrate(graph, np.zeros((4, 3, 1, 9, 9), dtype=np.uint8))
