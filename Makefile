@@ -7,7 +7,9 @@ PYTEST_ARGS ?= -n 2
 
 VENV := .venv
 MODERN := .venv-modern
-EXTRAS := .[data,events,report,train,dev]
+EXTRAS := .[data,events,report,train,outside,dev]
+# What tests/outside compares with, without what it asks for: its data sets would bring torchaudio and more along.
+NO_DEPS := neurobench snntorch
 PIP_INSTALL = -m pip install --disable-pip-version-check --no-input $(PIP_ARGS)
 # Several test processes share the cores: more threads in each would only slow them down.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
@@ -56,6 +58,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP_INSTALL) $$(grep '^torch==' constraints.txt) setuptools -c constraints.txt
 	$(VENV)/bin/python $(PIP_INSTALL) --no-build-isolation -e '$(EXTRAS)' asteval -c constraints.txt
+	$(VENV)/bin/python $(PIP_INSTALL) --no-deps $(NO_DEPS) -c constraints.txt
 	$(VENV)/bin/python $(PIP_INSTALL) --no-deps --ignore-requires-python lava-nc lava-dl -c constraints.txt
 	rm $(VENV)/unfinished && touch $@
 
@@ -66,4 +69,5 @@ $(MODERN)/ready: pyproject.toml constraints.txt
 	grep -v '^numpy==' constraints.txt > $(MODERN)/constraints.txt
 	$(MODERN)/bin/python $(PIP_INSTALL) $$(grep '^torch==' constraints.txt) setuptools -c $(MODERN)/constraints.txt
 	$(MODERN)/bin/python $(PIP_INSTALL) --no-build-isolation --upgrade -e '$(EXTRAS)' 'numpy>=2' -c $(MODERN)/constraints.txt
+	$(MODERN)/bin/python $(PIP_INSTALL) --no-deps $(NO_DEPS) -c $(MODERN)/constraints.txt
 	rm $(MODERN)/unfinished && touch $@

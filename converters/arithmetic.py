@@ -6,9 +6,12 @@ al., IEEE Micro 38(1), 2018) as the bit-accurate models of Lava compute it, for 
 
     u[t] = wrap24(a[t] << 6)
     v[t] = clip24(tz(v[t-1] * (4096 - dv)) + u[t] + bias),   tz(p) = sign(p) * (|p| >> 12)
-    s[t] = v[t] > (v_threshold << 6),                        v[t] = 0 where s[t]
+    s[t] = v[t] > (v_threshold << 6),                        v[t] = v_reset << 6 where s[t]
 
-A gated neuron takes ``tz(((a << 6) + bias) * gate >> gate_shift)`` as its whole current instead.
+or, with a soft reset, ``v[t] - (v_threshold << 6)`` where s[t]. A gated neuron takes ``tz(((a << 6) + bias) * gate >>
+gate_shift)`` as its whole current instead. Sums of graded messages need more room: they are shifted left by fewer than
+six bits, which is what a negative weight exponent does on Loihi. A relay has no memory and does not fire: it sends its
+current on as a number, ``clip(tz(v[t] >> shift), low, high)`` with ``v[t] = clip24(u[t] + bias)``.
 """
 
 from __future__ import annotations
@@ -56,7 +59,14 @@ def gated_current(current: Int, gate: Int, gate_shift: int) -> Int:
     return shift_toward_zero(current * gate, gate_shift)
 
 
-def neuron_step(v: Int, current: Int, dv: int, v_threshold: Int | None) -> tuple[Int, Int]:
+def relay_message(v: Int, shift: int, low: int, high: int) -> Int:
+    """Give the number that a relay sends for its clipped current ``v``: shifted toward zero, saturated at both ends."""
+    return np.clip(shift_toward_zero(v, shift), low, high)
+
+
+def neuron_step(
+    v: Int, current: Int, dv: int, v_threshold: Int | None, v_reset: Int | None = None, soft_reset: bool = False
+) -> tuple[Int, Int]:
     """One time step of a population.
 
     Parameters
@@ -69,17 +79,28 @@ def neuron_step(v: Int, current: Int, dv: int, v_threshold: Int | None) -> tuple
         Decay rate of the membrane, 0 to 4095.
     v_threshold : int64 array or None
         Threshold mantissa, broadcastable to ``v``; None for a readout, which never fires.
+    v_reset : int64 array, optional
+        Mantissa of what a spike leaves of the membrane, broadcastable to ``v``; 0 where it is not given.
+    soft_reset : bool
+        A spike takes the threshold off the membrane instead.
 
     Returns
     -------
     spikes, v : int64 arrays
-        Spikes (0 or 1) and the membrane values after the reset to zero.
+        Spikes (0 or 1) and the membrane values after the reset.
     """
     v = clip24(decay(v, dv) + current)
     if v_threshold is None:
         return np.zeros_like(v), v
-    spikes = (v > (v_threshold << STATE_FRACTION_BITS)).astype(np.int64)
-    return spikes, np.where(spikes == 1, 0, v)
+    spikes = (v > v_threshold << STATE_FRACTION_BITS).astype(np.int64)
+    return spikes, after_reset(v, spikes, v_threshold, v_reset, soft_reset)
+
+
+def after_reset(v: Int, spikes: Int, v_threshold: Int, v_reset: Int | None = None, soft_reset: bool = False) -> Int:
+    """Membranes that ``spikes`` (0 or 1) leave of ``v``; see `neuron_step`."""
+    if soft_reset:
+        return v - spikes * (v_threshold << STATE_FRACTION_BITS)
+    return np.where(spikes == 1, 0 if v_reset is None else v_reset << STATE_FRACTION_BITS, v)
 
 
 def rescale(value: Int, multiplier: int, shift: int, limit: int) -> Int:

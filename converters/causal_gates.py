@@ -6,7 +6,7 @@ import copy
 
 import nir
 
-from spikefold.converters.capture.build import gate_to_metadata, neuron_node, schedule_to_metadata
+from spikefold.converters.capture.build import gate_to_metadata, neuron_node, relay_node
 from spikefold.converters.float_graph import read_float_graph
 from spikefold.converters.time_axis import causal_program
 from spikefold.errors import LoweringError
@@ -22,17 +22,17 @@ def make_causal(graph: nir.NIRGraph) -> nir.NIRGraph:
     """
     nodes = {name: copy.copy(node) for name, node in graph.nodes.items()}
     for population in read_float_graph(graph).populations:
-        if population.gate is None:
+        if population.gate is None or not population.has_attention:
             continue
         try:
             program = causal_program(population.gate)
         except LoweringError as error:
             raise LoweringError(f"neurons {population.name!r}: {error}") from error
-        metadata = {
-            "strict": population.strict, "decay": population.decay, **gate_to_metadata(program),
-            **schedule_to_metadata(population.bias_schedule),
-        }  # fmt: skip
-        nodes[population.name] = neuron_node(population.v_threshold, population.decay, metadata)
+        metadata = {**population.metadata, **gate_to_metadata(program)}
+        if population.relays:
+            nodes[population.name] = relay_node(population.shape, metadata)
+            continue
+        nodes[population.name] = neuron_node(population.v_threshold, population.decay, metadata, population.v_reset)
     causal = nir.NIRGraph(nodes, list(graph.edges))
     causal.metadata = dict(graph.metadata)
     return causal

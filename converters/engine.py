@@ -1,7 +1,8 @@
 """Run a `FixedPointGraph` in torch: the integers of `spikefold.converters.reference`, in whole batches.
 
 Convolutions run in float32 where ``sum |w| * max x < 2**24`` proves them exact, else in float64 (exact below 2**53);
-membranes are float64 whole numbers, whose 12-bit decay stays below 2**53; gates run in int64.
+membranes are float64 whole numbers, whose 12-bit decay stays below 2**53; gates run in int64. A net whose sums could
+pass 2**53 is refused.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from spikefold.converters import arithmetic
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse
 from spikefold.converters.gate_float import SAME_OPS, TensorOp
 from spikefold.converters.gate_program import GateProgram, Step
-from spikefold.converters.ranges import can_wrap, synapse_bound
+from spikefold.converters.ranges import can_wrap, sum_bound, synapse_bound
 from spikefold.converters.reference import Trace, check_input, read_out
+from spikefold.errors import LoweringError
 
 EXACT_FLOAT32 = 2**24
+EXACT_FLOAT64 = 2**53
 
 
 def run_engine(graph: FixedPointGraph, clips: NDArray[np.generic]) -> Trace:
@@ -29,6 +32,8 @@ def run_engine(graph: FixedPointGraph, clips: NDArray[np.generic]) -> Trace:
     ------
     InputError
         The clips do not fit the input port.
+    LoweringError
+        Weighted sums could pass 2**53.
     """
     spikes = {graph.input.name: torch.from_numpy(check_input(graph, clips)).to(torch.float32)}
     trains: dict[str, NDArray[np.int64]] = {}
@@ -45,13 +50,19 @@ def run_engine(graph: FixedPointGraph, clips: NDArray[np.generic]) -> Trace:
 
 def _current(graph: FixedPointGraph, population: Neurons, spikes: dict[str, Tensor]) -> Tensor:
     """What is added to the membranes, float64 whole numbers ``[T, B, *shape]``."""
+    largest = sum_bound(graph, population)
+    if largest > EXACT_FLOAT64:
+        raise LoweringError(
+            f"neurons {population.name!r}: weighted sums could reach {largest}, outside the 53 bits that torch adds "
+            "exactly: use smaller exponents or smaller messages"
+        )
     steps, batch = spikes[graph.input.name].shape[:2]
     total = torch.zeros(steps, batch, *population.shape, dtype=torch.float64)
     for synapse in graph.incoming(population.name):
-        exact = synapse_bound(synapse, graph.largest_message(synapse.source)) < EXACT_FLOAT32
+        exact = synapse_bound(synapse, graph.message_range(synapse.source)) < EXACT_FLOAT32
         dtype = torch.float32 if exact else torch.float64
         total += _weighted(synapse, spikes[synapse.source].to(dtype)).reshape(total.shape)
-    total *= 2**arithmetic.STATE_FRACTION_BITS
+    total *= 2**population.current_shift
     if can_wrap(graph, population):
         half = arithmetic.WRAP // 2
         total = torch.where(total > half, total - arithmetic.WRAP, total)
@@ -73,17 +84,23 @@ def _weighted(synapse: Synapse, messages: Tensor) -> Tensor:
 
 def _fire(population: Neurons, current: Tensor) -> tuple[Tensor, Tensor]:
     """Spikes (float32) and membranes after the reset (float64), ``[T, B, *shape]``."""
+    relay = population.relay
+    if relay is not None:
+        sent = current.clamp(-arithmetic.STATE_LIMIT, arithmetic.STATE_LIMIT)
+        return (sent / 2**relay.shift).trunc().clamp(relay.low, relay.high).float(), sent
     keep = (2**arithmetic.DECAY_BITS - population.dv) / 2**arithmetic.DECAY_BITS
     threshold = torch.as_tensor((population.v_threshold << arithmetic.STATE_FRACTION_BITS).astype(np.float64))
     spikes = torch.zeros(current.shape, dtype=torch.float32)
     membranes = torch.empty_like(current)
+    reset = 0 if population.v_reset is None else population.v_reset << arithmetic.STATE_FRACTION_BITS
+    after = torch.as_tensor(np.asarray(reset, dtype=np.float64))
     v = torch.zeros_like(current[0])
     for t in range(len(current)):
         v = v.mul_(keep).trunc_().add_(current[t]).clamp_(-arithmetic.STATE_LIMIT, arithmetic.STATE_LIMIT)
         if population.fires:
             fired = v > threshold
             spikes[t] = fired
-            v.masked_fill_(fired, 0.0)
+            v = v - fired * threshold if population.soft_reset else torch.where(fired, after, v)
         membranes[t] = v
     return spikes, membranes
 

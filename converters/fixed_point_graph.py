@@ -3,6 +3,9 @@
 Populations are listed in execution order; within one time step each sees this step's spikes of those before it. All
 integers mean what `spikefold.converters.arithmetic` says. A synapse's weight is an even mantissa in -256..254 (signed
 eight bits of Loihi, the lowest bit dropped) times ``2**exponent``; all synapses into one population share its unit.
+
+What a population sends is a spike (0 or 1), nothing (a readout), or, where it is a `Relay`, a whole number: a graded
+message, as Loihi 2 and its successors carry them.
 """
 
 from __future__ import annotations
@@ -66,6 +69,18 @@ class Synapse:
 
 
 @dataclass(frozen=True)
+class Relay:
+    """How a population sends its current on in place of spikes: ``clip(tz(v >> shift), low, high)``.
+
+    ``low`` is 0 where negative currents are left out (a rectifier) or cannot occur.
+    """
+
+    shift: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
 class Neurons:
     """One population. ``bias`` is ``bias_mantissa << bias_exponent``, broadcastable to ``shape``, in 2**-6 weights.
 
@@ -73,7 +88,10 @@ class Neurons:
     ``v_threshold`` is a mantissa, one number (shape ``()``) or one per neuron; ``fires`` False makes a readout whose
     membrane is the answer. ``unit`` is the real value of one weight step, which ties integers to the float net.
     ``static_threshold`` is what a reader that knows no gates should use instead of ``v_threshold`` (the threshold over
-    the calibrated mean gate); nothing here runs with it.
+    the calibrated mean gate), ``static_gate`` what it should multiply by at a relay, in 2**-12: nothing here runs with
+    them. Weighted sums are shifted left by ``current_shift``. After a spike the membrane is ``v_reset`` (a mantissa, as
+    ``v_threshold``) or, with ``soft_reset``, less by the threshold. A ``relay`` neither remembers nor fires: its
+    membrane is its current (gated and clipped), which it sends on.
     """
 
     name: str
@@ -87,6 +105,21 @@ class Neurons:
     gate: GateProgram | None = None
     gate_shift: int = 0
     static_threshold: NDArray[np.int64] | None = None
+    current_shift: int = arithmetic.STATE_FRACTION_BITS
+    v_reset: NDArray[np.int64] | None = None
+    soft_reset: bool = False
+    relay: Relay | None = None
+    static_gate: NDArray[np.int64] | None = None
+
+    @property
+    def is_readout(self) -> bool:
+        """Whether the membrane is the answer: it sends nothing."""
+        return not self.fires and self.relay is None
+
+    @property
+    def message_unit(self) -> float:
+        """Real value of a message of 1: 1 for spikes."""
+        return 1.0 if self.relay is None else self.unit * 2.0 ** (self.relay.shift - arithmetic.STATE_FRACTION_BITS)
 
     @property
     def size(self) -> int:
@@ -136,6 +169,10 @@ class FixedPointGraph:
                 _check_synapse(synapse, shapes[synapse.source], population.shape)
             _check_neurons(population, self.time_steps)
             shapes[population.name] = population.shape
+        if self.neurons and self.output.relay is not None:
+            raise LoweringError(
+                f"neurons {self.output.name!r}: a relay has no answer to give; end in a readout or spikes"
+            )
         for synapse in self.synapses:
             if synapse.target not in shapes:
                 raise LoweringError(f"synapse {synapse.name!r}: target {synapse.target!r} is not in the net")
@@ -155,9 +192,16 @@ class FixedPointGraph:
             return self.input.shape
         return next(n.shape for n in self.neurons if n.name == name)
 
-    def largest_message(self, name: str) -> int:
-        """Largest value that ``name`` sends in one step: 1 for spikes."""
-        return self.input.max_value if name == self.input.name else 1
+    def message_range(self, name: str) -> tuple[int, int]:
+        """Smallest and largest value that ``name`` sends in one step: 0 and 1 for spikes."""
+        if name == self.input.name:
+            return 0, self.input.max_value
+        relay = next(n.relay for n in self.neurons if n.name == name)
+        return (0, 1) if relay is None else (relay.low, relay.high)
+
+    def is_graded(self, name: str) -> bool:
+        """Whether ``name`` sends numbers other than 0 and 1."""
+        return self.message_range(name) != (0, 1)
 
     def to_plain(self) -> tuple[str, list[NDArray[Any]]]:
         """JSON text and the arrays it refers to by position; `from_plain` is the inverse, bit for bit."""
@@ -180,6 +224,16 @@ class FixedPointGraph:
                 entry["gate_constants"] = [put(c) for c in constants]
             if n.static_threshold is not None:
                 entry["static_threshold"] = put(n.static_threshold)
+            if n.static_gate is not None:
+                entry["static_gate"] = put(n.static_gate)
+            if n.current_shift != arithmetic.STATE_FRACTION_BITS:
+                entry["current_shift"] = n.current_shift
+            if n.v_reset is not None:
+                entry["v_reset"] = put(n.v_reset)
+            if n.soft_reset:
+                entry["soft_reset"] = True
+            if n.relay is not None:
+                entry["relay"] = {"shift": n.relay.shift, "low": n.relay.low, "high": n.relay.high}
             neurons.append(entry)
         synapses = [
             {
@@ -221,6 +275,11 @@ def _from_plain(plain: dict[str, Any], arrays: list[NDArray[Any]]) -> FixedPoint
                 arrays[entry["bias_mantissa"]], entry["bias_exponent"], float.fromhex(entry["unit"]), entry["fires"],
                 gate, entry["gate_shift"],
                 arrays[entry["static_threshold"]] if "static_threshold" in entry else None,
+                entry.get("current_shift", arithmetic.STATE_FRACTION_BITS),
+                arrays[entry["v_reset"]] if "v_reset" in entry else None,
+                entry.get("soft_reset", False),
+                Relay(**entry["relay"]) if "relay" in entry else None,
+                arrays[entry["static_gate"]] if "static_gate" in entry else None,
             )
         )  # fmt: skip
     synapses = [
@@ -270,6 +329,8 @@ def _check_neurons(n: Neurons, time_steps: int | None) -> None:
         raise LoweringError(f"{where}: bias mantissa {np.abs(n.bias_mantissa).max()} is above 4095")
     if not 0 <= n.bias_exponent <= arithmetic.MAX_BIAS_EXPONENT:
         raise LoweringError(f"{where}: bias exponent is {n.bias_exponent}, it must be 0..7")
+    if not 0 <= n.current_shift <= arithmetic.STATE_FRACTION_BITS:
+        raise LoweringError(f"{where}: current_shift is {n.current_shift}, it must be 0..6")
     bias = n.bias_mantissa
     if n.has_bias_schedule:
         if bias.shape[:2] != (time_steps, 1):
@@ -278,10 +339,32 @@ def _check_neurons(n: Neurons, time_steps: int | None) -> None:
                 f"the net, ({time_steps}, 1)"
             )
         bias = bias[0, 0]
-    for field_name, array in (("v_threshold", n.v_threshold), ("bias_mantissa", bias)):
+    for field_name, array in (("v_threshold", n.v_threshold), ("bias_mantissa", bias), ("v_reset", n.v_reset)):
         try:
-            np.broadcast_to(array, n.shape)
+            np.broadcast_to(0 if array is None else array, n.shape)
         except ValueError:
             raise LoweringError(
                 f"{where}: {field_name} of shape {getattr(n, field_name).shape} does not fit neurons {n.shape}"
             ) from None
+    if n.v_reset is not None:
+        lowest, highest = int(n.v_reset.min()), int((n.v_reset - n.v_threshold).max())
+        if lowest < -arithmetic.MAX_THRESHOLD or highest > 0 or n.soft_reset or not n.fires:
+            raise LoweringError(
+                f"{where}: v_reset {lowest}..{n.v_reset.max()} must lie within -{arithmetic.MAX_THRESHOLD} and "
+                "v_threshold, and belongs to neurons that fire and have no soft reset"
+            )
+    if n.relay is not None:
+        _check_relay(where, n)
+
+
+def _check_relay(where: str, n: Neurons) -> None:
+    relay = n.relay
+    if relay is None:
+        return
+    if n.fires or n.soft_reset or n.dv:
+        raise LoweringError(f"{where}: a relay neither fires nor remembers: fires, soft_reset and dv must be off and 0")
+    limit = arithmetic.STATE_LIMIT
+    if not 0 <= relay.shift < 24 or not -limit <= relay.low <= 0 < relay.high <= limit:
+        raise LoweringError(
+            f"{where}: relay {relay} is none: its shift must be 0..23, low at most 0, high above it, within {limit}"
+        )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from spikefold.converters.capture.build import DT, FORMAT
+from spikefold.converters.capture.build import DT, FORMAT, is_relay, relay_metadata, schedule_to_metadata
 from spikefold.converters.gate_float import run_float
 from spikefold.converters.gate_program import FLOAT_OPS, GateProgram
 from spikefold.errors import FileFormatError, InputError
@@ -52,8 +52,11 @@ class FloatSynapse:
 class FloatPopulation:
     """Neurons (or, where ``fires`` is False, the readout that sums over time) and what leads to them.
 
-    ``pools`` marks neurons that stand for a max pooling of spikes: whatever comes in, they fire where any spike does.
-    ``bias_schedule`` ``[T, 1, *shape or 1]`` is added to the current, besides the biases of the synapses.
+    ``logic`` marks neurons that stand for a max pooling or a product of spikes: weights and biases are 1, 0 or -1, and
+    nothing in them is rounded. ``bias_schedule`` ``[T, 1, *shape or 1]`` is added to the current, besides the biases of
+    the synapses. After a spike the membrane is ``v_reset`` (of ``shape``; None: 0) or, with ``soft_reset``, less by the
+    threshold. What ``relays`` sends its gated current on as a number (its "spikes"), negative ones as 0 where it
+    ``rectifies``; where it ``selects``, its gate is a maximum of the module, no attention, and stays in every mode.
     """
 
     name: str
@@ -64,8 +67,31 @@ class FloatPopulation:
     fires: bool
     synapses: tuple[FloatSynapse, ...]
     gate: GateProgram | None
-    pools: bool = False
+    logic: bool = False
     bias_schedule: Array | None = None
+    v_reset: Array | None = None
+    soft_reset: bool = False
+    relays: bool = False
+    rectifies: bool = False
+    selects: bool = False
+
+    @property
+    def is_readout(self) -> bool:
+        """Whether the sum of its currents over time is the answer."""
+        return not self.fires and not self.relays
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether it has a gate that lowering may replace."""
+        return self.gate is not None and not self.selects
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What NIR has no field for, gates left out, as metadata of the neurons' node."""
+        if self.relays:
+            return relay_metadata(self.rectifies, self.selects) | schedule_to_metadata(self.bias_schedule)
+        soft = {"soft_reset": True} if self.soft_reset else {}
+        return {"strict": self.strict, "decay": self.decay, **soft, **schedule_to_metadata(self.bias_schedule)}
 
     def current(self, spikes: Mapping[str, Tensor]) -> Tensor:
         """Total current ``[T, B, *shape]`` before the gate."""
@@ -80,6 +106,7 @@ class FloatPopulation:
         that every step can be compared with another implementation without errors adding up.
         """
         threshold = torch.as_tensor(self.v_threshold, dtype=current.dtype)
+        reset = 0.0 if self.v_reset is None else torch.as_tensor(self.v_reset, dtype=current.dtype)
         v = torch.zeros_like(current[0])
         spikes, membranes = [], []
         for t, step in enumerate(current):
@@ -87,7 +114,8 @@ class FloatPopulation:
             membranes.append(v)
             s = ((v > threshold) if self.strict else (v >= threshold)).to(v.dtype)
             spikes.append(s)
-            v = v * (1 - (s if teacher is None else teacher[t]))
+            sent = s if teacher is None else teacher[t]
+            v = v - threshold * sent if self.soft_reset else v * (1 - sent) + reset * sent
         return torch.stack(spikes), torch.stack(membranes)
 
 
@@ -133,7 +161,7 @@ class FloatNet:
             if population.fires:
                 spikes[population.name] = population.fire(gated)[0]
             else:
-                spikes[population.name] = gated
+                spikes[population.name] = gated.clamp(min=0) if population.rectifies else gated
             if watch is not None:
                 watch(population, current, spikes[population.name])
         del spikes["input"]
@@ -152,7 +180,7 @@ def read_float_graph(graph: nir.NIRGraph) -> FloatNet:
     sources: dict[str, list[str]] = {name: [] for name in nodes}
     for source, target in graph.edges:
         sources[target].append(source)
-    names = [n for n in nodes if isinstance(nodes[n], (nir.LIF, nir.IF, nir.I))]
+    names = [n for n in nodes if isinstance(nodes[n], (nir.LIF, nir.IF, nir.I)) or is_relay(nodes[n])]
     time_steps = int(graph.metadata.get("time_steps", 0)) or None
     populations = {name: _population(name, nodes, sources, time_steps) for name in names}
     done, ordered, waiting = {"input"}, [], dict(populations)
@@ -177,38 +205,43 @@ def _population(
     name: str, nodes: Mapping[str, Any], sources: Mapping[str, list[str]], time_steps: int | None
 ) -> FloatPopulation:
     node = nodes[name]
-    _check_dynamics(name, node)
     synapses = tuple(_synapse(s, nodes, sources) for s in sorted(sources[name]))
+    if is_relay(node):
+        shape, metadata = tuple(node.scale.shape), node.metadata
+        return FloatPopulation(
+            name, shape, 0.0, np.ones(shape, np.float32), True, False, synapses, _gate(name, metadata),
+            bias_schedule=_schedule_from_metadata(name, node, shape, time_steps), relays=True,
+            rectifies=bool(metadata.get("rectifies", False)), selects=bool(metadata.get("selects", False)),
+        )  # fmt: skip
+    _check_dynamics(name, node)
     if isinstance(node, nir.I):
         shape = tuple(node.r.shape)
         return FloatPopulation(name, shape, 1.0, np.zeros(shape, np.float32), True, False, synapses, None)
     metadata = node.metadata
     decay = float(metadata.get("decay", 1.0 if isinstance(node, nir.IF) else 1 - DT / float(node.tau.flat[0])))
-    try:
-        gate = _gate_from_metadata(metadata)
-    except (KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(f"neurons {name!r}: the gate is damaged: {type(error).__name__} {error}") from error
+    shape = tuple(node.v_threshold.shape)
     return FloatPopulation(
-        name, tuple(node.v_threshold.shape), decay, node.v_threshold, bool(metadata.get("strict", True)), True,
-        synapses, gate, bool(metadata.get("pools", False)), _schedule_from_metadata(name, node, metadata, time_steps),
+        name, shape, decay, node.v_threshold, bool(metadata.get("strict", True)), True, synapses,
+        _gate(name, metadata), bool(metadata.get("logic", False)),
+        _schedule_from_metadata(name, node, shape, time_steps),
+        node.v_reset if np.any(node.v_reset) else None, bool(metadata.get("soft_reset", False)),
     )  # fmt: skip
 
 
-def _schedule_from_metadata(name: str, node: Any, metadata: Mapping[str, Any], time_steps: int | None) -> Array | None:
-    if "bias_schedule" not in metadata:
+def _schedule_from_metadata(name: str, node: Any, shape: tuple[int, ...], time_steps: int | None) -> Array | None:
+    if "bias_schedule" not in node.metadata:
         return None
-    schedule = np.asarray(metadata["bias_schedule"], dtype=np.float32)
-    fitting = all(have in (1, want) for have, want in zip(schedule.shape[2:], node.v_threshold.shape, strict=False))
-    if schedule.ndim != 2 + node.v_threshold.ndim or schedule.shape[:2] != (time_steps, 1) or not fitting:
+    schedule = np.asarray(node.metadata["bias_schedule"], dtype=np.float32)
+    fitting = all(have in (1, want) for have, want in zip(schedule.shape[2:], shape, strict=False))
+    if schedule.ndim != 2 + len(shape) or schedule.shape[:2] != (time_steps, 1) or not fitting:
         raise FileFormatError(
-            f"neurons {name!r}: bias_schedule has shape {schedule.shape}, it must be ({time_steps}, 1, "
-            f"*{node.v_threshold.shape} or 1)"
+            f"neurons {name!r}: bias_schedule has shape {schedule.shape}, it must be ({time_steps}, 1, *{shape} or 1)"
         )
     return schedule
 
 
 def _check_dynamics(name: str, node: Any) -> None:
-    """Refuse neurons whose input would be scaled, or that rest or reset at another value than 0."""
+    """Refuse neurons whose input would be scaled, that rest at another value than 0, or reset above their threshold."""
     gain = node.r * DT / node.tau if isinstance(node, nir.LIF) else node.r * DT
     if not np.allclose(gain, 1.0, rtol=1e-3):
         raise FileFormatError(
@@ -216,19 +249,31 @@ def _check_dynamics(name: str, node: Any) -> None:
         )
     if isinstance(node, nir.LIF) and not np.allclose(node.tau, node.tau.flat[0]):
         raise FileFormatError(f"neurons {name!r}: tau differs from neuron to neuron; it must be the same")
-    for field in ("v_leak", "v_reset"):
-        if np.any(getattr(node, field, 0)):
-            raise FileFormatError(f"neurons {name!r}: {field} is not 0")
+    if np.any(getattr(node, "v_leak", 0)):
+        raise FileFormatError(f"neurons {name!r}: v_leak is not 0")
+    if isinstance(node, nir.I):
+        return
+    reset = np.asarray(node.v_reset)
+    if reset.shape != node.v_threshold.shape or not np.isfinite(reset).all() or np.any(reset > node.v_threshold):
+        raise FileFormatError(
+            f"neurons {name!r}: v_reset must be finite, one number a neuron, and at most v_threshold; it has shape "
+            f"{reset.shape} and reaches {reset.max()}"
+        )
+    if np.any(reset) and node.metadata.get("soft_reset", False):
+        raise FileFormatError(f"neurons {name!r}: v_reset is not 0; soft_reset in the metadata leaves no use for it")
 
 
-def _gate_from_metadata(metadata: Mapping[str, Any]) -> GateProgram | None:
+def _gate(name: str, metadata: Mapping[str, Any]) -> GateProgram | None:
     if "gate" not in metadata:
         return None
-    text = metadata["gate"]
-    plain = json.loads(text.decode() if isinstance(text, bytes) else str(text))
-    count = sum(1 for s in plain["steps"] if "constant" in s)
-    arrays = [np.asarray(metadata[f"gate_{i}"]) for i in range(count)]
-    return GateProgram.from_plain(plain, arrays, frozenset(FLOAT_OPS))
+    try:
+        text = metadata["gate"]
+        plain = json.loads(text.decode() if isinstance(text, bytes) else str(text))
+        count = sum(1 for s in plain["steps"] if "constant" in s)
+        arrays = [np.asarray(metadata[f"gate_{i}"]) for i in range(count)]
+        return GateProgram.from_plain(plain, arrays, frozenset(FLOAT_OPS))
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"neurons {name!r}: the gate is damaged: {type(error).__name__} {error}") from error
 
 
 def _synapse(name: str, nodes: Mapping[str, Any], sources: Mapping[str, list[str]]) -> FloatSynapse:

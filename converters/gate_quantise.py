@@ -125,6 +125,12 @@ class _Quantiser:
 
     def rescale(self, value: _Value, scale: float, limit: int) -> _Value:
         """Bring a value to another scale: multiply and shift, saturating at ``limit``."""
+        spare = math.ceil(math.log2(max(1.0, value.bound))) + MULTIPLIER_BITS - MAX_SHIFT
+        if spare > 0:  # digits that the result has no room for would carry the product out of 64 bits
+            bound = 2 ** (MAX_SHIFT - MULTIPLIER_BITS)
+            value = self.emit(
+                "rescale", value, scale=value.scale * 2.0**spare, bound=bound, multiplier=1, shift=spare, limit=bound
+            )
         factor = value.scale / scale
         exponent = math.frexp(factor)[1]
         shift = min(MAX_SHIFT, max(0, MULTIPLIER_BITS - exponent))
@@ -144,6 +150,7 @@ class _Quantiser:
             return values
         limit = 2 ** (VALUE_BITS - 1) - 1
         scale = max(self.largest(number), *(self.largest(n) for _, n in inputs)) / limit
+        scale = max(scale, *(v.scale / 2**MULTIPLIER_BITS for v in values))
         return [self.rescale(v, scale, 2**VALUE_BITS) for v in values]
 
     def lower(self, step: Step, number: int) -> _Value:
@@ -208,6 +215,7 @@ class _Quantiser:
         finest = self.largest(number) / 2 ** (VALUE_BITS - 1)
         if finest / 2**20 <= x.scale <= finest * 16:
             return x
+        finest = max(finest, x.scale / 2**MULTIPLIER_BITS)
         return self.rescale(x, finest, 2**VALUE_BITS * 4)
 
     def weighted(self, step: Step, x: _Value, x_number: int) -> _Value:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from spikefold.converters.calibrate import Calibration, calibrate
 from spikefold.converters.causal_gates import make_causal
 from spikefold.converters.fixed_point_graph import AttentionMode, FixedPointGraph
+from spikefold.converters.float_graph import read_float_graph
 from spikefold.converters.quantise import quantise
 from spikefold.converters.scheduled_gates import left_out, schedule_gates
 from spikefold.converters.static_gates import fold_static_gates
@@ -54,10 +55,11 @@ def lower(
     calibration = clips if isinstance(clips, Calibration) else calibrate(graph, clips)
     lowered, measured = lower_float(graph, calibration, attention)
     fixed = quantise(lowered, measured, bits, name)
-    mode: AttentionMode = attention if calibration.gates else "none"
+    gated = [p.name for p in read_float_graph(graph).populations if p.has_attention]
+    mode: AttentionMode = attention if gated else "none"
     settings: dict[str, Any] = {"bits": bits, "calibration_samples": int(calibration.clips.shape[1])}
     if mode == "scheduled":
-        settings["schedule_leaves_out"] = {name: left_out(gate) for name, gate in calibration.gates.items()}
+        settings["schedule_leaves_out"] = {name: left_out(calibration.gates[name]) for name in gated}
     return replace(fixed, attention=mode, provenance=settings)
 
 
@@ -72,7 +74,7 @@ def lower_float(
     if attention not in ATTENTIONS:
         raise LoweringError(f"attention is {attention!r}; choose one of {', '.join(map(repr, ATTENTIONS))}")
     calibration = clips if isinstance(clips, Calibration) else calibrate(graph, clips)
-    if attention == "dynamic" or not calibration.gates:
+    if attention == "dynamic" or not any(p.has_attention for p in read_float_graph(graph).populations):
         return graph, calibration
     if attention == "causal":
         lowered = make_causal(graph)

@@ -1,9 +1,10 @@
 """NIR files: standard nodes that anybody can read, and metadata that makes them complete for us.
 
 The nodes are the float twin of the integers: weight, bias and threshold times their unit. A gate cannot be said in NIR,
-so a gated population stands there in its static form, and a bias that changes with the step as its mean; the exact
-integer net, gates included, is in the metadata of the graph under ``spikefold``. Reading gives back the same
-`FixedPointGraph`, bit for bit.
+so a gated population stands there in its static form, and a bias that changes with the step as its mean; a relay is a
+scale, by 1 or by its mean gate, to which rounding, rectifying and saturation are unknown. The exact integer net, all of
+this included, is in the metadata of the graph under ``spikefold``. Reading gives back the same `FixedPointGraph`, bit
+for bit.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikefold.converters.arithmetic import DECAY_BITS, STATE_FRACTION_BITS
-from spikefold.converters.capture.build import DT, neuron_node
+from spikefold.converters.capture.build import DT, neuron_node, relay_node
 from spikefold.converters.fixed_point_graph import FORMAT, FixedPointGraph, Neurons, Synapse
+from spikefold.converters.gate_quantise import GATE_FRACTION_BITS
 from spikefold.errors import FileFormatError, LoweringError, SpikefoldError
 from spikefold.files import atomic_path
 
@@ -107,17 +109,40 @@ def from_nir(graph: nir.NIRGraph, where: str = "NIR graph") -> FixedPointGraph:
 
 
 def _neurons(population: Neurons) -> nir.NIRNode:
+    metadata: dict[str, Any] = {"static_twin": population.gate is not None}
+    if population.relay is not None:
+        node = relay_node(population.shape, metadata | {"relay": True, "rectifies": population.relay.low == 0})
+        if population.static_gate is not None:
+            node.scale = (node.scale * population.static_gate / 2**GATE_FRACTION_BITS).astype(np.float32)
+        return node
     if not population.fires:
         return nir.I(r=np.full(population.shape, 1 / DT, dtype=np.float32))
-    threshold = population.v_threshold if population.static_threshold is None else population.static_threshold
-    real = np.broadcast_to(threshold * population.unit, population.shape).astype(np.float32)
-    return neuron_node(
-        real, 1 - population.dv / 2**DECAY_BITS, {"strict": True, "static_twin": population.gate is not None}
-    )
+    metadata["strict"] = True
+    if population.soft_reset:
+        metadata["soft_reset"] = True
+    mantissas = [np.asarray(m, dtype=np.float64) for m in _reset_and_threshold(population)]
+    reset, threshold = (np.broadcast_to(m * population.unit, population.shape).astype(np.float32) for m in mantissas)
+    return neuron_node(threshold, 1 - population.dv / 2**DECAY_BITS, metadata, reset)
+
+
+def _reset_and_threshold(population: Neurons) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Mantissas of both, over the mean gate where there is one."""
+    threshold = population.v_threshold
+    reset = np.zeros((), dtype=np.int64) if population.v_reset is None else population.v_reset
+    if population.static_threshold is None:
+        return reset, threshold
+    return reset * (population.static_threshold / np.maximum(threshold, 1)), population.static_threshold
 
 
 def _synapse(graph: FixedPointGraph, synapse: Synapse, population: Neurons, with_bias: bool) -> nir.NIRNode:
-    weight = (synapse.effective_weight * population.unit).astype(np.float32)
+    if synapse.kind == "dense" and len(population.shape) > 1:
+        raise LoweringError(
+            f"synapse {synapse.name!r}: a dense map into neurons of shape {population.shape} has no form in NIR, which "
+            "reshapes by flattening only: give the neurons one axis"
+        )
+    sender = next((n.message_unit for n in graph.neurons if n.name == synapse.source), 1.0)
+    unit = population.unit * 2.0 ** (population.current_shift - STATE_FRACTION_BITS) / sender
+    weight = (synapse.effective_weight * unit).astype(np.float32)
     bias = np.zeros(weight.shape[0], dtype=np.float32)
     if with_bias:
         real = population.bias * (population.unit / 2**STATE_FRACTION_BITS)

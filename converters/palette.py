@@ -19,6 +19,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from spikefold.converters import arithmetic
 from spikefold.converters.calibrate import batches
 from spikefold.converters.engine import run_engine
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons
@@ -172,6 +173,11 @@ def _reduce(population: Neurons, levels: int) -> Neurons:
         return population
     values, inverse, counts = np.unique(population.v_threshold, return_inverse=True, return_counts=True)
     chosen = nearest_levels(values, counts, levels)
+    threshold = chosen[inverse].reshape(population.v_threshold.shape)
     if levels == 1:  # one number, not a map: it runs in the plain neurons of every backend
-        return replace(population, v_threshold=chosen[:1].reshape(()))
-    return replace(population, v_threshold=chosen[inverse].reshape(population.v_threshold.shape))
+        threshold = threshold.flat[0].reshape(())
+    reset = population.v_reset
+    if reset is not None:  # homogeneous as well
+        scaled = np.round(reset * (threshold / np.maximum(population.v_threshold, 1))).astype(np.int64)
+        reset = np.clip(scaled, -arithmetic.MAX_THRESHOLD, threshold)
+    return replace(population, v_threshold=threshold, v_reset=reset)

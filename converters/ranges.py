@@ -34,31 +34,38 @@ def absolute_sum(weight: NDArray[np.int64]) -> int:
     return int(np.abs(weight).reshape(len(weight), -1).sum(axis=1).max(initial=0))
 
 
-def synapse_bound(synapse: Synapse, max_message: int) -> int:
-    """Largest magnitude of any (partial) weighted sum of one synapse for messages 0..``max_message``."""
-    return (absolute_sum(synapse.weight) * max_message) << synapse.exponent
+def synapse_bound(synapse: Synapse, messages: Range) -> int:
+    """Largest magnitude of any (partial) weighted sum of one synapse for messages in that range."""
+    return (absolute_sum(synapse.weight) * magnitude(messages)) << synapse.exponent
 
 
 def weighted_range(graph: FixedPointGraph, population: Neurons) -> Range:
-    """Range of the weighted sum of all synapses into ``population``, before ``<< 6``."""
+    """Range of the weighted sum of all synapses into ``population``, before it is shifted left."""
     low = high = 0
     for synapse in graph.incoming(population.name):
         weight = synapse.weight.reshape(len(synapse.weight), -1)
-        largest = graph.largest_message(synapse.source) << synapse.exponent
-        low += int(np.minimum(weight, 0).sum(axis=1).min(initial=0)) * largest
-        high += int(np.maximum(weight, 0).sum(axis=1).max(initial=0)) * largest
+        negative, positive = -np.minimum(weight, 0).sum(axis=1), np.maximum(weight, 0).sum(axis=1)
+        least, most = graph.message_range(synapse.source)
+        low -= int((negative * most - positive * least).max(initial=0)) << synapse.exponent
+        high += int((positive * most - negative * least).max(initial=0)) << synapse.exponent
     return low, high
 
 
+def sum_bound(graph: FixedPointGraph, population: Neurons) -> int:
+    """Largest magnitude of any number on the way to the current of ``population``: partial sums, shifted, and bias."""
+    total = sum(synapse_bound(s, graph.message_range(s.source)) for s in graph.incoming(population.name))
+    return (total << population.current_shift) + int(np.abs(population.bias).max(initial=0))
+
+
 def can_wrap(graph: FixedPointGraph, population: Neurons) -> bool:
-    """Whether the weighted sums ``<< 6`` of ``population`` can leave the signed 24-bit range."""
-    low, high = _shifted(weighted_range(graph, population))
+    """Whether the shifted weighted sums of ``population`` can leave the signed 24-bit range."""
+    low, high = _shifted(weighted_range(graph, population), population.current_shift)
     return high > arithmetic.WRAP // 2 or low <= -(arithmetic.WRAP // 2)
 
 
 def current_range(graph: FixedPointGraph, population: Neurons) -> Range:
     """Range of the current of ``population``, wrapped once and with its bias, before any gate."""
-    low, high = _shifted(weighted_range(graph, population))
+    low, high = _shifted(weighted_range(graph, population), population.current_shift)
     half = arithmetic.WRAP // 2
     wraps_down, wraps_up = high > half, low <= -half
     if wraps_down:
@@ -99,15 +106,19 @@ def gated_range(graph: FixedPointGraph, population: Neurons) -> Range:
 def membrane_range(graph: FixedPointGraph, population: Neurons, time_steps: int) -> Range:
     """Range of the membranes of ``population`` in clips of ``time_steps``, before they clip at 24 bits and reset.
 
-    A neuron that has not fired holds at most its threshold. Ranges of currents hold 0, so both ends only move outwards.
+    A neuron that has not fired holds at most its threshold; after a hard reset it holds ``v_reset``, which may be lower
+    than any current alone would bring it. Ranges of currents hold 0, so both ends only move outwards.
     """
     current, rate = gated_range(graph, population), 2**arithmetic.DECAY_BITS - population.dv
+    if population.relay is not None:
+        return current
     limit = held = arithmetic.STATE_LIMIT
-    if population.fires:
+    if population.fires and not population.soft_reset:
         held = int(population.v_threshold.max()) << arithmetic.STATE_FRACTION_BITS
+    after = 0 if population.v_reset is None else int(population.v_reset.min()) << arithmetic.STATE_FRACTION_BITS
     low = high = 0
     for _ in range(time_steps):
-        low = _shift_toward_zero(max(low, -limit) * rate, arithmetic.DECAY_BITS) + current[0]
+        low = _shift_toward_zero(max(min(low, after), -limit) * rate, arithmetic.DECAY_BITS) + current[0]
         high = _shift_toward_zero(min(high, held) * rate, arithmetic.DECAY_BITS) + current[1]
     return low, high
 
@@ -157,8 +168,8 @@ def value_bounds(program: GateProgram, input_bound: Range) -> list[Range]:
     return ranges
 
 
-def _shifted(bounds: Range) -> Range:
-    return bounds[0] << arithmetic.STATE_FRACTION_BITS, bounds[1] << arithmetic.STATE_FRACTION_BITS
+def _shifted(bounds: Range, bits: int) -> Range:
+    return bounds[0] << bits, bounds[1] << bits
 
 
 def _check(bounds: Range, where: str) -> None:

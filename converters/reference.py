@@ -17,7 +17,8 @@ from spikefold.errors import InputError
 class Trace:
     """Everything that a run can be compared by.
 
-    ``spikes`` and ``membranes`` hold ``[T, B, *shape]`` per population (membranes after the reset); ``logits`` is
+    ``spikes`` and ``membranes`` hold ``[T, B, *shape]`` per population: what a relay sends counts as its spikes, its
+    clipped current as its membrane; other membranes are those after the reset. ``logits`` is
     ``[B, classes]`` in real units: the readout's membrane, or the output's spike count, divided by T.
     """
 
@@ -80,7 +81,7 @@ def sum_currents(population: Neurons, currents: list[NDArray[np.int64]]) -> NDAr
 
 def population_current(population: Neurons, weighted: NDArray[np.int64]) -> NDArray[np.int64]:
     """What the membranes add in each step, bias and gate included, from the weighted sums ``[T, B, *shape]``."""
-    current = arithmetic.wrap24(weighted << arithmetic.STATE_FRACTION_BITS) + population.bias
+    current = arithmetic.wrap24(weighted << population.current_shift) + population.bias
     if population.gate is None:
         return current
     return arithmetic.gated_current(current, population.gate.run_integer(current), population.gate_shift)
@@ -89,11 +90,17 @@ def population_current(population: Neurons, weighted: NDArray[np.int64]) -> NDAr
 def run_population(population: Neurons, weighted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Spikes and membranes for the weighted sums, all ``[T, B, *shape]``."""
     current = population_current(population, weighted)
+    relay = population.relay
+    if relay is not None:
+        sent = arithmetic.clip24(current)
+        return arithmetic.relay_message(sent, relay.shift, relay.low, relay.high), sent
     v = np.zeros_like(current[0])
     spikes, membranes = np.zeros_like(current), np.zeros_like(current)
     threshold = population.v_threshold if population.fires else None
     for t in range(len(current)):
-        spikes[t], v = arithmetic.neuron_step(v, current[t], population.dv, threshold)
+        spikes[t], v = arithmetic.neuron_step(
+            v, current[t], population.dv, threshold, population.v_reset, population.soft_reset
+        )
         membranes[t] = v
     return spikes, membranes
 

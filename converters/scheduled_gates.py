@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from spikefold.converters.calibrate import Calibration, GateStatistics
 from spikefold.converters.capture.build import gate_to_metadata
 from spikefold.converters.float_graph import read_float_graph
+from spikefold.converters.fold_relays import fold_into_relay, without_linear_relays
 from spikefold.converters.gate_program import GateProgram, Step
 from spikefold.converters.gate_quantise import GATE_FRACTION_BITS
 from spikefold.converters.static_gates import FLOOR, fold, mean_gate
@@ -35,6 +36,15 @@ def schedule_gates(graph: nir.NIRGraph, calibration: Calibration) -> nir.NIRGrap
     for population in net.populations:
         if population.gate is None:
             continue
+        if population.selects:
+            steps = calibration.time_steps
+            continue
+        if population.relays:
+            means = calibration.gates[population.name].mean
+            even = not np.rint((means - means.mean(0)) * 2**GATE_FRACTION_BITS).any()
+            gate = means.mean(0, keepdims=True) if even else means
+            steps = max(steps, fold_into_relay(nodes, population, gate, calibration.time_steps))
+            continue
         table = _table(calibration.gates[population.name])
         left = {}
         if np.rint((table - 1) * 2**GATE_FRACTION_BITS).any():
@@ -44,7 +54,7 @@ def schedule_gates(graph: nir.NIRGraph, calibration: Calibration) -> nir.NIRGrap
         fold(nodes, population, mean_gate(population, calibration), left)
     scheduled = nir.NIRGraph(nodes, list(graph.edges))
     scheduled.metadata = {**graph.metadata, "time_steps": steps}
-    return scheduled
+    return without_linear_relays(scheduled)
 
 
 def left_out(gate: GateStatistics) -> float:

@@ -1,8 +1,9 @@
-"""Fold calibrated gates away: ``LIF(g * I, theta) == LIF(I, theta / g)`` for a constant g > 0.
+"""Fold calibrated gates away: ``LIF(g * I, theta, v_reset) == LIF(I, theta / g, v_reset / g)`` for a constant g > 0.
 
-A leaky integrate-and-fire neuron with a reset to zero is positively homogeneous in current, membrane and threshold, so
-a constant gate becomes part of the thresholds, exactly. A gate per channel goes into weights and bias where one synapse
-leads to the neurons; everything else into thresholds, one a neuron where the gate differs from pixel to pixel.
+A leaky integrate-and-fire neuron is positively homogeneous in current, membrane, threshold and reset value, so a
+constant gate becomes part of the thresholds (and of reset values other than 0), exactly. A gate per channel goes into
+weights and bias where one synapse leads to the neurons; everything else into thresholds, one a neuron where the gate
+differs from pixel to pixel.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from spikefold.converters.calibrate import Calibration
 from spikefold.converters.capture.build import neuron_node, schedule_to_metadata
 from spikefold.converters.float_graph import FloatPopulation, read_float_graph
+from spikefold.converters.fold_relays import fold_into_relay, without_linear_relays
 from spikefold.errors import LoweringError, SpikefoldWarning
 
 FLOOR = 2.0**-6
@@ -34,12 +36,18 @@ def fold_static_gates(graph: nir.NIRGraph, calibration: Calibration) -> nir.NIRG
     """
     nodes = {name: copy.copy(node) for name, node in graph.nodes.items()}
     net = read_float_graph(graph)
+    steps = net.schedule_steps
     for population in net.populations:
-        if population.gate is not None:
+        if population.selects:
+            steps = calibration.time_steps
+        elif population.gate is not None and population.relays:
+            mean = calibration.gates[population.name].mean.mean(0, keepdims=True)
+            steps = max(steps, fold_into_relay(nodes, population, mean, calibration.time_steps))
+        elif population.gate is not None:
             fold(nodes, population, mean_gate(population, calibration), {})
     folded = nir.NIRGraph(nodes, list(graph.edges))
-    folded.metadata = {**graph.metadata, "time_steps": net.schedule_steps}
-    return folded
+    folded.metadata = {**graph.metadata, "time_steps": steps}
+    return without_linear_relays(folded)
 
 
 def mean_gate(population: FloatPopulation, calibration: Calibration) -> NDArray[np.float64]:
@@ -67,7 +75,7 @@ def fold(
 ) -> None:
     """Fold a constant gate of ``population`` into ``nodes``; ``gate_left`` is metadata of what gates it still."""
     schedule = population.bias_schedule
-    threshold = population.v_threshold.astype(np.float64)
+    threshold, reset = population.v_threshold.astype(np.float64), population.v_reset
     per_channel = gate.shape[1:] == (1,) * (gate.ndim - 1) and gate.shape[0] > 1
     if per_channel and len(population.synapses) == 1:
         node = nodes[population.synapses[0].name]
@@ -77,5 +85,6 @@ def fold(
         schedule = None if schedule is None else schedule * gate
     else:
         threshold = threshold / gate
-    metadata = {"strict": population.strict, "decay": population.decay, **gate_left, **schedule_to_metadata(schedule)}
-    nodes[population.name] = neuron_node(threshold.astype(np.float32), population.decay, metadata)
+        reset = None if reset is None else (reset / gate).astype(np.float32)
+    metadata = {**population.metadata, **gate_left, **schedule_to_metadata(schedule)}
+    nodes[population.name] = neuron_node(threshold.astype(np.float32), population.decay, metadata, reset)

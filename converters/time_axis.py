@@ -10,6 +10,7 @@ over T                 up to step t (from 0)
 sum                    running sum times ``T / (t + 1)``, so that a mean stays a mean
 maximum                running maximum
 matrix ``[T, T]``      its triangle: an output reads the inputs of steps up to its own
+matrices ``[T, R, T]`` the sums of R running; of the second matrix, the column of the step
 k largest              1 where the step is among the ``ceil(k (t + 1) / T)`` largest so far
 =====================  =============================================================================
 
@@ -82,6 +83,10 @@ def running_state(program: GateProgram) -> RunningState | None:
     except LoweringError:
         return None
     return None if walk.mixed else RunningState(walk.words, walk.accesses)
+
+
+class _Hidden(int):
+    """Size of an axis that a matrix has made of time: another matrix may make time of it again."""
 
 
 class _Walk:
@@ -215,8 +220,14 @@ class _Walk:
     def matmul(self, inputs: list[_Value]) -> _Value:
         (x,), weight = inputs, np.asarray(self._step.constant)
         label, features = x.axes[-1], _features(x.axes)
+        if weight.ndim == 2 and label == "T" and weight.shape[1] != self.time_steps:
+            return self._from_time(x, weight)
+        if weight.ndim == 2 and isinstance(label, _Hidden) and weight.shape[1] == self.time_steps:
+            index = self._emit("multiply_const", self._view(x), constant=self._by_step(weight.T, len(features) - 1))
+            index = self._emit("sum", index, axes=(len(features) + 1,), keepdim=False)
+            return _Value(index, (*x.axes[:-1], "T"), features[:-1])
         if isinstance(label, int) and weight.ndim == 2:
-            axes = (*x.axes[:-1], weight.shape[1])
+            axes = (*x.axes[:-1], type(label)(weight.shape[1]))
             return _Value(self._emit("matmul", self._view(x), constant=weight), axes, _features(axes))
         if label != "T" or weight.shape != (self.time_steps,) * 2:
             self._refuse(f"a matrix {weight.shape} reads the axis {label}")
@@ -226,6 +237,20 @@ class _Walk:
         index = self._emit("permute", self._view(x), axes=(*range(1, last + 1), 0))
         index = self._emit("matmul", index, constant=np.triu(weight))
         return _Value(self._emit("permute", index, axes=(last, *range(last))), x.axes, features)
+
+    def _from_time(self, x: _Value, weight: NDArray[Any]) -> _Value:
+        """Weighted sums over time, of the steps so far."""
+        self.mixed = True
+        axes = (*x.axes[:-1], _Hidden(weight.shape[1]))
+        features = _features(axes)
+        self._keep(replace(x, features=features), 1)
+        index = self._arrange(x, (*features[:-1], 1))
+        index = self._emit("multiply_const", index, constant=self._by_step(weight, len(features) - 1))
+        return _Value(self._emit("running_sum", index), axes, features)
+
+    def _by_step(self, weight: NDArray[Any], features: int) -> NDArray[Any]:
+        """Weights ``[T, R]`` as a constant for values of so many features before their last axis, R."""
+        return weight.reshape(self.time_steps, 1, *[1] * features, weight.shape[1])
 
     def conv2d(self, inputs: list[_Value]) -> _Value:
         (x,), a, weight = inputs, self._step.attributes, np.asarray(self._step.constant)
@@ -361,14 +386,11 @@ def _features(axes: Sequence[Label]) -> tuple[int, ...]:
 _RULES: dict[str, Callable[[_Walk, list[_Value]], _Value]] = {
     "sum": _Walk.reduce,
     "max": _Walk.reduce,
-    "running_sum": _Walk.running,
-    "running_max": _Walk.running,
-    "running_topk_mask": _Walk.running,
+    **dict.fromkeys(("running_sum", "running_max", "running_topk_mask"), _Walk.running),
     "topk_mask": _Walk.top_k,
     "matmul": _Walk.matmul,
     "conv2d": _Walk.conv2d,
-    "multiply_const": _Walk.constant,
-    "add_const": _Walk.constant,
+    **dict.fromkeys(("multiply_const", "add_const"), _Walk.constant),
     "table": _Walk.table,
     "permute": _Walk.permute,
     "broadcast": _Walk.broadcast,

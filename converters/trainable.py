@@ -2,8 +2,10 @@
 
 Every weight, bias and threshold has a latent real value; the forward pass uses the integers that the latents round to
 and computes exactly what `spikefold.converters.reference` does. The backward pass takes roundings as identities
-(straight-through, Bengio et al., 2013) and the spike's derivative from a surrogate. Neurons that share a threshold keep
-sharing it, and a gate stays the fixed program it is: it is computed in integers and counts as a constant in gradients.
+(straight-through, Bengio et al., 2013) and the spike's derivative from a surrogate; a relay's message is that of its
+current where neither end cuts it off. Neurons that share a threshold keep sharing it, what a spike leaves of a membrane
+keeps its ratio to the threshold (the neuron is positively homogeneous), and a gate stays the fixed program it is: it is
+computed in integers and counts as a constant in gradients.
 
 All latents of a population are in units of one power of two, 256 of its coarsest mantissas: about its largest weight.
 So a learning rate means the same in every layer, however the net is scaled, and the latents' float32 is exact.
@@ -23,7 +25,7 @@ from torch.nn import functional
 
 from spikefold.converters import arithmetic
 from spikefold.converters.engine import run_gate
-from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse
+from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Relay, Synapse
 from spikefold.converters.ranges import gated_range
 from spikefold.errors import LoweringError
 from spikefold.models.surrogate import derivative
@@ -65,15 +67,15 @@ class TrainableNet(nn.Module):
     def forward(self, clips: Tensor, watch: Watch | None = None) -> Tensor:
         """Run clips of integers (any real dtype).
 
-        ``watch(name, spikes, membranes)`` sees each population: spikes and membranes after the reset, whole numbers in
-        float32, ``[T, B, *shape]``.
+        ``watch(name, messages, membranes)`` sees each population: spikes (or what a relay sends) and membranes after
+        the reset (a relay's clipped current), as in `Trace`, whole numbers in float32, ``[T, B, *shape]``.
         """
         messages = {self.graph.input.name: clips.float()}
         for population in self._ordered:
             name = population.neurons.name
             messages[name], membranes = population(messages)
             if watch is not None:
-                watch(name, messages[name].detach(), (membranes * (1 - messages[name])).detach())
+                watch(name, messages[name].detach(), membranes.detach())
         output = self.graph.output
         if output.fires:
             return messages[output.name].double().sum(0).flatten(1) / len(clips)
@@ -107,7 +109,7 @@ class _Population(nn.Module):
     def __init__(self, graph: FixedPointGraph, neurons: Neurons, time_steps: int) -> None:
         super().__init__()
         self.neurons, self.synapses = neurons, graph.incoming(neurons.name)
-        self._largest = [graph.largest_message(s.source) for s in self.synapses]
+        self._messages = [graph.message_range(s.source) for s in self.synapses]
         self._scale = float(FULL_SCALE << max(s.exponent for s in self.synapses))
         self.weights = nn.ParameterList(_latent(s.effective_weight / self._scale) for s in self.synapses)
         self.bias = _latent(neurons.bias / self._scale / 2**arithmetic.STATE_FRACTION_BITS)
@@ -115,7 +117,13 @@ class _Population(nn.Module):
         self._level = torch.from_numpy(index.reshape(neurons.v_threshold.shape))
         self.thresholds = _latent(levels / self._scale) if neurons.fires else None
         gain = min(time_steps, 2**arithmetic.DECAY_BITS / neurons.dv if neurons.dv else time_steps)
-        limit = arithmetic.STATE_LIMIT if neurons.fires else arithmetic.MAX_THRESHOLD << arithmetic.STATE_FRACTION_BITS
+        limit = arithmetic.STATE_LIMIT
+        if neurons.relay is not None:
+            gain = 1
+        elif neurons.is_readout:
+            limit = arithmetic.MAX_THRESHOLD << arithmetic.STATE_FRACTION_BITS
+        elif neurons.v_reset is not None:  # what a spike leaves below 0 adds to what currents bring there
+            limit += min(0, int(neurons.v_reset.min())) << arithmetic.STATE_FRACTION_BITS
         self._current_limit = limit / gain
         with torch.no_grad():
             worst = float(self._worst_current(*self._rounded(self._whole())).max())
@@ -126,21 +134,25 @@ class _Population(nn.Module):
             )
 
     def forward(self, messages: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Spikes and membranes before the reset, ``[T, B, *shape]``, from what each source sends."""
+        """Messages and membranes after the reset, ``[T, B, *shape]``, from what each source sends."""
         weights, bias = self._integers()
         total = torch.zeros(())
         for synapse, weight in zip(self.synapses, weights, strict=True):
             total = total + self._weighted(synapse, weight * 2**synapse.exponent, messages[synapse.source])
-        # Exact in float32: the proved range of the membranes, 24 bits, holds for every sum on the way to them.
-        current = total * 2**arithmetic.STATE_FRACTION_BITS + bias * 2**self.neurons.bias_exponent
+        # Exact in float32: ranges of messages hold 0, so that the proved range of the current, 24 bits, holds for every
+        # sum on the way to it, and all the more before the sums are shifted left.
+        current = total * 2**self.neurons.current_shift + bias * 2**self.neurons.bias_exponent
         current = _gated(self.neurons, current)
+        if self.neurons.relay is not None:
+            return _relayed(self.neurons.relay, current)
         keep = (2**arithmetic.DECAY_BITS - self.neurons.dv) / 2**arithmetic.DECAY_BITS
-        levels = self._threshold_levels()
-        if levels is None:  # a readout is a neuron that no membrane makes fire
-            threshold = torch.tensor(torch.inf)
-        else:
-            threshold = levels[self._level] * 2**arithmetic.STATE_FRACTION_BITS
-        spikes, membranes = _Fire.apply(current, threshold, keep)  # type: ignore[no-untyped-call]
+        mantissas = self._threshold_levels()
+        threshold: Tensor = torch.tensor(torch.inf)  # a readout is a neuron that no membrane makes fire
+        after: Tensor | None = torch.zeros(())
+        if mantissas is not None:
+            threshold = mantissas[self._level] * 2**arithmetic.STATE_FRACTION_BITS
+            after = None if self.neurons.soft_reset else self._v_reset(threshold)
+        spikes, membranes = _Fire.apply(current, threshold, after, keep)  # type: ignore[no-untyped-call]
         return spikes, membranes
 
     def to_graph(self) -> tuple[Neurons, list[Synapse]]:
@@ -155,6 +167,8 @@ class _Population(nn.Module):
         tuned = replace(self.neurons, bias_mantissa=_int64(bias))
         if levels is not None:
             tuned = replace(tuned, v_threshold=_int64(levels[self._level]))
+        if tuned.v_reset is not None:
+            tuned = replace(tuned, v_reset=_scaled_reset(self.neurons, tuned.v_reset, tuned.v_threshold))
         if tuned.static_threshold is not None:
             ratio = tuned.v_threshold / np.maximum(self.neurons.v_threshold, 1)
             static = np.round(tuned.static_threshold * ratio).astype(np.int64)
@@ -172,6 +186,16 @@ class _Population(nn.Module):
         if self.thresholds is None:
             return None
         return _round(self.thresholds * self._scale, 0, arithmetic.MAX_THRESHOLD)
+
+    def _v_reset(self, threshold: Tensor) -> Tensor:
+        """What a spike leaves of the membrane, in its unit, with the gradient of a fixed share of the threshold."""
+        given = self.neurons.v_reset
+        if given is None:
+            return torch.zeros(())
+        mantissas = _scaled_reset(self.neurons, given, _int64(threshold.detach()) >> arithmetic.STATE_FRACTION_BITS)
+        exact = torch.as_tensor(mantissas << arithmetic.STATE_FRACTION_BITS, dtype=torch.float32)
+        share = np.asarray(given / np.maximum(self.neurons.v_threshold, 1), dtype=np.float32)
+        return _straight_through(exact, threshold * torch.from_numpy(share))
 
     def _integers(self) -> tuple[list[Tensor], Tensor]:
         """Mantissas of weights and bias, straight-through, their worst case within the proved limit."""
@@ -205,11 +229,13 @@ class _Population(nn.Module):
         highest, lowest = full.clamp_min(0), (-full).clamp_min(0)
         if self.neurons.has_bias_schedule:
             highest, lowest = highest.amax((0, 1)), lowest.amax((0, 1))
-        for synapse, weight, largest in zip(self.synapses, weights, self._largest, strict=True):
-            rows = weight.double().reshape(*self._rows(synapse), -1)
-            factor = largest << (synapse.exponent + arithmetic.STATE_FRACTION_BITS)
-            highest = highest + rows.clamp_min(0).sum(-1) * factor
-            lowest = lowest + (-rows).clamp_min(0).sum(-1) * factor
+        for synapse, weight, (least, most) in zip(self.synapses, weights, self._messages, strict=True):
+            rows = (
+                weight.double().reshape(*self._rows(synapse), -1) * 2**synapse.exponent * 2**self.neurons.current_shift
+            )
+            positive, negative = rows.clamp_min(0).sum(-1), (-rows).clamp_min(0).sum(-1)
+            highest = highest + positive * most - negative * least
+            lowest = lowest + negative * most - positive * least
         return torch.maximum(highest, lowest)
 
     def _whole(self) -> Tensor:
@@ -257,48 +283,75 @@ def _gated(neurons: Neurons, current: Tensor) -> Tensor:
     return _straight_through(exact, current.double() * (gate / 2**neurons.gate_shift))
 
 
+def _scaled_reset(neurons: Neurons, v_reset: NDArray[np.int64], v_threshold: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``v_reset`` of ``neurons`` as it follows thresholds that were trained, never lower than the lowest given."""
+    scaled = v_reset * v_threshold // np.maximum(neurons.v_threshold, 1)
+    followed = np.where(neurons.v_threshold > 0, scaled, v_reset)
+    return np.asarray(np.maximum(followed, min(0, int(v_reset.min()))))
+
+
+def _relayed(relay: Relay, current: Tensor) -> tuple[Tensor, Tensor]:
+    """What a relay sends, exact, with the gradient of its clipped current where neither end cuts it off; and that."""
+    membranes = current.clamp(-arithmetic.STATE_LIMIT, arithmetic.STATE_LIMIT)
+    real = membranes / 2**relay.shift
+    messages = _straight_through(real.detach().trunc().clamp(relay.low, relay.high), real.clamp(relay.low, relay.high))
+    return messages.float(), membranes
+
+
 class _Fire(torch.autograd.Function):
     """The neurons' loop, exact in float64, and back-propagation through time with a surrogate.
 
-    ``apply(current, threshold, keep)`` returns spikes and membranes before the reset. The surrogate is FSTA-SNN's, its
-    window as wide as that net's, from 0 to twice the threshold, wherever the threshold lies: the neuron is positively
-    homogeneous, so a gate folded into the threshold must scale the surrogate too.
+    ``apply(current, threshold, after, keep)`` returns spikes and membranes after the reset: to ``after``, or less by
+    the threshold where it is None. The surrogate is FSTA-SNN's, its window as wide as that net's, from 0 to twice the
+    threshold, wherever the threshold lies: the neuron is positively homogeneous, so a gate folded into the threshold
+    must scale the surrogate too.
     """
 
     @staticmethod
-    def forward(ctx: Any, current: Tensor, threshold: Tensor, keep: float) -> tuple[Tensor, Tensor]:
-        """Run all steps; keep the membranes."""
-        membranes = torch.empty(current.shape, dtype=torch.float32)
+    def forward(
+        ctx: Any, current: Tensor, threshold: Tensor, after: Tensor | None, keep: float
+    ) -> tuple[Tensor, Tensor]:
+        """Run all steps; keep the membranes before the reset."""
+        membranes, kept = (torch.empty(current.shape, dtype=torch.float32) for _ in range(2))
         v = torch.zeros(current.shape[1:], dtype=torch.float64)
         for t in range(len(current)):
             v = v.mul_(keep).trunc_().add_(current[t]).clamp_(-arithmetic.STATE_LIMIT, arithmetic.STATE_LIMIT)
             membranes[t] = v
-            v = v.masked_fill_(v > threshold, 0.0)
-        ctx.save_for_backward(membranes, threshold)
+            v = torch.where(v > threshold, v - threshold if after is None else after.double(), v)
+            kept[t] = v
+        ctx.save_for_backward(membranes, threshold, after)
         ctx.keep = keep
         ctx.set_materialize_grads(False)
-        return (membranes > threshold).float(), membranes
+        return (membranes > threshold).float(), kept
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Walk back through the steps; gradients of current and threshold."""
-        grad_spikes, grad_membranes = grads
-        membranes, threshold = ctx.saved_tensors
+        """Walk back through the steps; gradients of current, threshold and ``after``."""
+        grad_spikes, grad_kept = grads
+        membranes, threshold, after = ctx.saved_tensors
         half = 0.5 / threshold.clamp_min(2**arithmetic.STATE_FRACTION_BITS)
         grad_current = torch.empty_like(membranes)
-        through_spikes = torch.zeros_like(membranes[0])
-        later = torch.zeros_like(membranes[0])  # gradient arriving at the kept membrane from step t + 1
+        to_threshold, to_after = torch.zeros_like(membranes[0]), torch.zeros_like(membranes[0])
+        later = torch.zeros_like(membranes[0])  # gradient arriving at the kept membrane
         for t in reversed(range(len(membranes))):
             v = membranes[t]
-            to_spike = -later * v  # the reset
+            fired = v > threshold
+            if grad_kept is not None:
+                later = later + grad_kept[t]
+            to_spike = -later * threshold if after is None else later * (after - v)  # the reset
             if grad_spikes is not None:
                 to_spike = to_spike + grad_spikes[t]
             to_spike = to_spike * derivative(v * half - 0.5, "tanh") * half
-            through_spikes += to_spike
-            grad_v = later * (v <= threshold) + to_spike
-            if grad_membranes is not None:
-                grad_v = grad_v + grad_membranes[t]
+            to_threshold -= to_spike
+            if after is None:
+                to_threshold -= later * fired
+                grad_v = later + to_spike
+            else:
+                to_after += later * fired
+                grad_v = later * ~fired + to_spike
             grad_current[t] = grad_v * (v.abs() < arithmetic.STATE_LIMIT)
             later = grad_current[t] * ctx.keep
-        grad_threshold = -through_spikes.sum_to_size(threshold.shape) if ctx.needs_input_grad[1] else None
-        return grad_current, grad_threshold, None
+        needs = ctx.needs_input_grad
+        grad_threshold = to_threshold.sum_to_size(threshold.shape) if needs[1] else None
+        grad_after = to_after.sum_to_size(after.shape) if needs[2] else None
+        return grad_current, grad_threshold, grad_after, None

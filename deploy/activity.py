@@ -35,19 +35,48 @@ class GateActivity:
 
 
 @dataclass(frozen=True)
+class RelayActivity:
+    """Work of a relay for one clip: a multiply-shift in front of it is its gate's."""
+
+    messages: float
+    """Numbers other than 0 that it sent."""
+    values: float
+    """Values of all steps, sent or not: each is shifted and clipped."""
+
+    @property
+    def operations(self) -> float:
+        """A shift and a clip for every value."""
+        return 2.0 * self.values
+
+
+@dataclass(frozen=True)
 class LayerActivity:
-    """One population of neurons."""
+    """One population: neurons that fire, a readout, or a relay, which sends numbers and is no neuron."""
 
     name: str
     neurons: int
+    """Neurons, or the values of a relay."""
     spikes: float
     updates: float
-    """Neuron updates: neurons x T."""
+    """Neuron updates: neurons x T; 0 for a relay."""
     threshold_levels: int = 1
     """Distinct threshold words of the population."""
     gate: GateActivity | None = None
     fires: bool = True
-    """False for a readout."""
+    """False for a readout and for a relay."""
+    resets_to_zero: bool = True
+    """False where a spike leaves something of the membrane: another value than 0, or what is above the threshold."""
+    relay: RelayActivity | None = None
+
+    @property
+    def messages(self) -> float:
+        """Spikes, or the numbers other than 0 of a relay."""
+        return self.spikes if self.relay is None else self.relay.messages
+
+    @property
+    def quiet(self) -> float:
+        """Updates of neurons or values of a relay that brought no message."""
+        return max(0.0, (self.updates if self.relay is None else self.relay.values) - self.messages)
 
 
 @dataclass(frozen=True)
@@ -62,13 +91,19 @@ class SynapseActivity:
     stored_weights: int
     """Weights kept once each (a kernel for conv, the matrix for dense)."""
     synops: float
-    """Source spikes times border-exact fan-out of the mapped kernel."""
+    """Source messages times border-exact fan-out of the mapped kernel."""
     fan_in: int
     torch_macs: float
     """Multiply-accumulates per time step of the torch layers as written, borders included, as papers count."""
     source_rate: float
-    """Mean source spikes per source neuron and step."""
-    graded_source: bool = False
+    """Mean source spikes, or numbers other than 0, per source neuron and step."""
+    payload_bits: int = 0
+    """Bits of the number that a message carries, its sign included; 0 where messages are spikes."""
+
+    @property
+    def graded_source(self) -> bool:
+        """Whether messages carry numbers."""
+        return self.payload_bits > 0
 
 
 @dataclass(frozen=True)
@@ -92,13 +127,23 @@ class Activity:
 
     @property
     def updates(self) -> float:
-        """Neuron updates per inference."""
+        """Neuron updates per inference, relays left out."""
         return sum(layer.updates for layer in self.layers)
 
     @property
     def spikes(self) -> float:
-        """Spikes of all populations per inference, input events left out."""
+        """Spikes of all populations per inference, input events and what relays send left out."""
         return sum(layer.spikes for layer in self.layers)
+
+    @property
+    def relay_messages(self) -> float:
+        """Numbers other than 0 that relays sent per inference."""
+        return sum(layer.relay.messages for layer in self.layers if layer.relay is not None)
+
+    @property
+    def relay_operations(self) -> float:
+        """Operations of relays per inference."""
+        return sum(layer.relay.operations for layer in self.layers if layer.relay is not None)
 
     @property
     def gate_operations(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -21,7 +20,10 @@ from spikefold.deploy.cli_options import (
     NetArgument,
     SamplesOption,
     StepsOption,
+    print_json,
 )
+from spikefold.deploy.hardware_command import hardware as hardware_command
+from spikefold.deploy.map_command import map_ as map_command
 from spikefold.deploy.progress import progress as _progress
 from spikefold.errors import SpikefoldError, SpikefoldWarning
 
@@ -33,10 +35,6 @@ app = typer.Typer(
 )
 
 ALL_HARDWARE = ["loihi1", "loihi2", "cmos45"]
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1, default=str))
 
 
 @app.command()
@@ -69,7 +67,7 @@ def train(
 
     meta = train_checkpoint(net, data, epochs, seed, out, not as_json, parse_options(net, option or []), recipe)
     if as_json:
-        _print_json({"out": str(out), **asdict(meta)})
+        print_json({"out": str(out), **asdict(meta)})
     else:
         accuracy = ", ".join(f"{split} {value:.1%}" for split, value in meta.accuracy.items())
         typer.echo(f"{out}: {meta.model}, epoch {meta.best_epoch} of {meta.epochs}, accuracy {accuracy}")
@@ -99,7 +97,7 @@ def export(
     with _progress(as_json) as report:
         result = export_net(net, checkpoint, data, attention, time_steps, samples, threshold_levels, out, report)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         for kind, path in result["files"].items():
             typer.echo(f"{kind}: {path}")
@@ -125,7 +123,9 @@ def finetune(
     learning_rate: Annotated[
         float | None, typer.Option(help="Highest rate, in units of a layer's largest weight; default 0.002.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the .nir goes; default NET-MODE-tuned.nir.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the .nir goes, .onnx beside it; default NET-MODE-tuned.nir.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train the integers of a lowered net, so that what lowering and quantising lost is won back.
@@ -138,9 +138,11 @@ def finetune(
     report = None if as_json else lambda line: typer.echo(line, err=True)
     made = finetune_net(net, checkpoint, data, mode, bits, epochs, seed, samples, learning_rate, out, report)
     if as_json:
-        _print_json(made)
+        print_json(made)
         return
-    typer.echo(f"{made['out']}: attention {made['attention']}, epoch {made['best_epoch']} of {epochs}")
+    for kind, path in made["files"].items():
+        typer.echo(f"{kind}: {path}")
+    typer.echo(f"attention {made['attention']}, epoch {made['best_epoch']} of {epochs}")
     for form, splits in made["accuracy"].items():
         typer.echo(f"{form}: " + ", ".join(f"{split} {accuracy:.1%}" for split, accuracy in splits.items()))
 
@@ -163,7 +165,7 @@ def simulate(
     with _progress(as_json) as report:
         result, table = simulate_file(file, data, backend, samples, time_limit, report)
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     from spikefold.deploy.tables import console
 
@@ -179,6 +181,9 @@ def verify(
     data: DataOption = "saccade-mnist",
     attention: AttentionOption = "static",
     time_steps: StepsOption = None,
+    file: Annotated[
+        Path | None, typer.Option(help="The .nir made of NET, in the mode it has; without it, NET is lowered here.")
+    ] = None,
     samples: Annotated[int, typer.Option(help="Held-out samples to compare on.")] = 32,
     lava_samples: Annotated[int, typer.Option(help="How many of them Lava runs; 0 leaves Lava out.")] = 4,
     time_limit: LimitOption = 600.0,
@@ -195,10 +200,10 @@ def verify(
 
     with _progress(as_json) as report:
         result = verify_net(
-            net, checkpoint, data, attention, time_steps, samples, lava_samples, time_limit, out, report
+            net, checkpoint, data, attention, time_steps, file, samples, lava_samples, time_limit, out, report
         )
     if as_json:
-        _print_json(result.to_dict())
+        print_json(result.to_dict())
     else:
         for line in summary_lines(result):
             typer.echo(line)
@@ -224,7 +229,7 @@ def energy(
     with _progress(as_json) as report:
         prices = price_file(file, data, hardware, samples, report)
     if as_json:
-        _print_json({p.hardware: p.to_dict() for p in prices})
+        print_json({p.hardware: p.to_dict() for p in prices})
         return
     shown = console()
     for price in prices:
@@ -285,7 +290,7 @@ def models(
 
     rows = describe_networks(name)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     elif name is None:
         from spikefold.deploy.tables import console
 
@@ -311,13 +316,17 @@ def import_checkpoint(
 
     result = read(file, name, out or Path(f"{name}.safetensors"), parse_options(name, option or []))
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     typer.echo(f"{result['out']}: {result['model']}, {result['tensors']} tensors of {result['repository']}")
     if result["aliases"]:
         typer.echo(f"{result['aliases']} names repeat another tensor")
     if result["dead"]:
         typer.echo(f"{len(result['dead'])} names that the released code never reads: {', '.join(result['dead'])}")
+
+
+app.command("hardware")(hardware_command)
+app.command("map")(map_command)
 
 
 @app.command()
@@ -330,7 +339,7 @@ def info(
 
     result = describe(file)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         for key, value in result.items():
             typer.echo(f"{key}: {value}")
@@ -354,7 +363,7 @@ def doctor(
         report("checking, with a tiny run on Lava")
         checks = diagnose()
     if as_json:
-        _print_json([vars(c) for c in checks])
+        print_json([vars(c) for c in checks])
     else:
         for check in checks:
             mark = "ok     " if check.ok else "missing" if check.optional else "BROKEN "
@@ -365,13 +374,15 @@ def doctor(
 
 def _show_rows(rows: list[Any], as_json: bool) -> None:
     if as_json:
-        _print_json([r.to_dict() for r in rows])
+        from spikefold.deploy.compare import plain_rows
+
+        print_json(plain_rows(rows))
         return
-    from spikefold.deploy.tables import comparison_table, console, notes
+    from spikefold.deploy.tables import answers, comparison_table, console, notes
 
     console().print(comparison_table(rows))
-    for note in notes(rows):
-        typer.echo(f"  - {note}")
+    for line in (*answers(rows), *(f"  - {note}" for note in notes(rows))):
+        typer.echo(line)
 
 
 def _warn(message: Warning | str, category: type[Warning], *_: Any) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -30,3 +31,8 @@ AttentionsOption = Annotated[list[str], typer.Option(help="A mode to compare, as
 SamplesOption = Annotated[int | None, typer.Option(help="Use only the first so many samples.")]
 HardwareOption = Annotated[list[str], typer.Option(help="loihi1, loihi2, cmos45, or a YAML of yours; repeatable.")]
 LimitOption = Annotated[float, typer.Option(help="Seconds after which a Lava run is ended.")]
+
+
+def print_json(value: Any) -> None:
+    """Print JSON on stdout, where ``--json`` promises nothing else."""
+    typer.echo(json.dumps(value, indent=1, default=str))

@@ -10,15 +10,17 @@ import torch
 from rich.table import Table
 
 from spikefold.converters.capture import capture
+from spikefold.converters.fixed_point_graph import FixedPointGraph
 from spikefold.converters.lower import ATTENTIONS, Attention, lower
 from spikefold.converters.nir_file import save_nir
 from spikefold.converters.onnx import has_step_form, save_onnx, to_onnx_clip, to_onnx_step
 from spikefold.converters.palette import LayerPalette, palettise
-from spikefold.deploy.compare import Row, compare, write_csv, write_json
+from spikefold.deploy.compare import compare, write_csv, write_json
+from spikefold.deploy.comparison import Row
 from spikefold.deploy.demo import CALIBRATION_SAMPLES
 from spikefold.deploy.hardware import load_hardware
 from spikefold.deploy.picture import draw_accuracy_energy
-from spikefold.deploy.price import Price, price
+from spikefold.deploy.price import Price, check_priced, price
 from spikefold.deploy.run import Backend, open_net, run
 from spikefold.deploy.sources import check_fit, find_data, find_net, has_splits
 from spikefold.deploy.tables import activity_table
@@ -49,13 +51,7 @@ def export_net(
         fixed, palette = reduced.graph, reduced.layers
     stem = out if out is not None else Path(named.name if fixed.attention == "none" else f"{named.name}-{attention}")
     report("writing")
-    files = {"nir": stem.with_name(f"{stem.name}.nir"), "onnx": stem.with_name(f"{stem.name}.onnx")}
-    clip_model = to_onnx_clip(fixed)
-    save_nir(fixed, files["nir"])
-    save_onnx(clip_model, files["onnx"])
-    if has_step_form(fixed):
-        files["onnx step"] = stem.with_name(f"{stem.name}.step.onnx")
-        save_onnx(to_onnx_step(fixed), files["onnx step"])
+    files = write_net(fixed, stem)
     neurons = sum(n.size for n in fixed.neurons)
     weights = sum(s.weight.size for s in fixed.synapses)
     steps = "any T" if fixed.time_steps is None else f"T = {fixed.time_steps}"
@@ -63,6 +59,18 @@ def export_net(
     return {"files": {k: str(v) for k, v in files.items()}, "summary": summary, "attention": fixed.attention,
             "neurons": neurons, "weights": weights, "time_steps": fixed.time_steps,
             "threshold_palette": [vars(layer) for layer in palette]}  # fmt: skip
+
+
+def write_net(graph: FixedPointGraph, stem: Path) -> dict[str, Path]:
+    """Write ``stem.nir``, ``stem.onnx`` and, without a computed gate, ``stem.step.onnx``; gives the paths by kind."""
+    files = {"nir": stem.with_name(f"{stem.name}.nir"), "onnx": stem.with_name(f"{stem.name}.onnx")}
+    clip_model = to_onnx_clip(graph)
+    save_nir(graph, files["nir"])
+    save_onnx(clip_model, files["onnx"])
+    if has_step_form(graph):
+        files["onnx step"] = stem.with_name(f"{stem.name}.step.onnx")
+        save_onnx(to_onnx_step(graph), files["onnx step"])
+    return files
 
 
 def simulate_file(
@@ -81,17 +89,23 @@ def simulate_file(
         "samples": len(loaded), "backend": backend, "accuracy": accuracy, "seconds": result.seconds,
         "predictions": result.predictions.tolist(), "firing_rate": counted.firing_rate, "spikes": counted.spikes,
         "synops": counted.synops, "neuron_updates": counted.updates, "gate_operations": counted.gate_operations,
-        "layers": {layer.name: layer.spikes for layer in counted.layers},
+        "relay_messages": counted.relay_messages, "relay_operations": counted.relay_operations,
+        "layers": {layer.name: layer.messages for layer in counted.layers},
     }  # fmt: skip
     return plain, activity_table(counted)
 
 
 def verify_net(
-    net: str, checkpoint: str | None, data: str, attention: Attention, time_steps: int | None, samples: int,
-    lava_samples: int, time_limit: float, out: Path | None, report: Report,
+    net: str, checkpoint: str | None, data: str, attention: Attention, time_steps: int | None, file: Path | None,
+    samples: int, lava_samples: int, time_limit: float, out: Path | None, report: Report,
 ) -> Verification:  # fmt: skip
     """Compare a net with everything that was made of it, on held-out samples; files of it go to the folder ``out``."""
+    if net.endswith(".nir"):
+        raise InputError(f"{net}: verifying takes the trained net, and what was made of it as --file {net}")
     report("loading")
+    graph = None if file is None else open_net(file)
+    if graph is not None and graph.attention != "none":
+        attention = graph.attention
     named = find_net(net, checkpoint, time_steps)
     if has_splits(data):
         calibration = find_data(data, "train", CALIBRATION_SAMPLES, time_steps)
@@ -111,6 +125,7 @@ def verify_net(
         held_out.clips(),
         calibration_clips=calibration.clips(),
         attention=attention,
+        graph=graph,
         labels=held_out.labels,
         lava_samples=lava_samples,
         time_limit_s=time_limit,
@@ -124,12 +139,13 @@ def price_file(
     file: Path, data: str, hardware: Sequence[str], samples: int | None, report: Report
 ) -> tuple[Price, ...]:
     """Run a file and price what it did on every chip named."""
-    chips = [load_hardware(h) for h in hardware]
+    chips = [check_priced(load_hardware(h)) for h in hardware]
     graph = open_net(file)
     loaded = find_data(data, "test", samples)
     report(f"running {len(loaded)} samples")
-    counted = run(graph, loaded.clips()).activity
-    return tuple(price(counted, chip) for chip in chips)
+    done = run(graph, loaded.clips())
+    report("mapping and pricing")
+    return tuple(price(done, chip) for chip in chips)
 
 
 def compare_nets(
@@ -143,6 +159,8 @@ def compare_nets(
         raise InputError(f"attention modes {', '.join(modes)}: choose among {', '.join(ATTENTIONS)}")
     if not has_splits(data) and calibration is None:
         raise InputError(f"--data {data} holds the test samples: name training samples with --calibration x.npz")
+    for name in hardware:  # before anything long is done
+        check_priced(load_hardware(name))
     named = [find_net(n, checkpoint if ":" in n else None, time_steps) for n in nets]
     training = find_data(calibration or data, "train", CALIBRATION_SAMPLES, time_steps)
     test = find_data(data, "test", samples, time_steps)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,88 +20,19 @@ from spikefold.converters.fixed_point_graph import FixedPointGraph
 from spikefold.converters.float_graph import read_float_graph
 from spikefold.converters.lower import Attention, lower, lower_float
 from spikefold.deploy.activity import Activity
-from spikefold.deploy.hardware import load_hardware
+from spikefold.deploy.comparison import LavaCheck, Row, paired
+from spikefold.deploy.hardware import Hardware, OperationsHardware, load_hardware
 from spikefold.deploy.lava.interpreter import explain_missing, lava_python
-from spikefold.deploy.price import Price, price
+from spikefold.deploy.lemaire import matched_bits, price_ann, price_memory
+from spikefold.deploy.price import Price, check_priced, price
 from spikefold.deploy.run import differences, run
 from spikefold.deploy.sources import NamedNet
+from spikefold.deploy.verdict import plain_row, ratio, verdicts
 from spikefold.errors import InputError
 from spikefold.files import atomic_path
 
 Report = Callable[[str], None]
 CHIPS = ("loihi1", "loihi2", "cmos45")
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Two classifiers on the same samples: how many became right, how many became wrong.
-
-    ``difference`` is second minus first; ``low`` and ``high`` are its 95 % interval for paired proportions after Bonett
-    and Price (2012, "Adjusted Wald confidence interval for a difference of binomial proportions based on paired data").
-    """
-
-    samples: int
-    gained: int
-    lost: int
-    difference: float
-    low: float
-    high: float
-
-
-def paired(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Paired:
-    """Compare which samples two classifiers got right, ``[N]`` each."""
-    if first.shape != second.shape or first.size == 0:
-        raise InputError(f"results of {first.shape} and {second.shape} samples cannot be paired")
-    n = first.size
-    gained, lost = int((second & ~first).sum()), int((first & ~second).sum())
-    p, q = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    half = 1.959964 * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
-    return Paired(n, gained, lost, (gained - lost) / n, p - q - half, p - q + half)
-
-
-@dataclass(frozen=True)
-class LavaCheck:
-    """Samples that Lava ran too, and what differed (0 is the promise)."""
-
-    samples: int
-    values: int
-    different_spikes: int
-    different_membranes: int
-
-
-@dataclass(frozen=True)
-class Row:
-    """One variant in one attention mode."""
-
-    name: str
-    mode: str
-    samples: int
-    accuracy_original: float
-    accuracy_lowered: float
-    accuracy_fixed: float
-    lowering: Paired
-    quantising: Paired
-    gate_variation: dict[str, float]
-    activity: Activity
-    prices: tuple[Price, ...]
-    lava: LavaCheck | None
-    fixed: FixedPointGraph
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without the graph."""
-        return {
-            "net": self.name, "mode": self.mode, "samples": self.samples,
-            "accuracy": {
-                "original": self.accuracy_original, "lowered_float": self.accuracy_lowered,
-                "fixed_point": self.accuracy_fixed,
-            },
-            "lowering_changes": vars(self.lowering), "quantising_changes": vars(self.quantising),
-            "gate_variation": self.gate_variation, "firing_rate": self.activity.firing_rate,
-            "spikes": self.activity.spikes, "synops": self.activity.synops, "neuron_updates": self.activity.updates,
-            "gate_operations": self.activity.gate_operations,
-            "energy": {p.hardware: p.to_dict() for p in self.prices},
-            "lava": None if self.lava is None else vars(self.lava),
-        }  # fmt: skip
 
 
 def compare(
@@ -130,7 +59,9 @@ def compare(
     modes : sequence of "static", "scheduled", "causal", "dynamic"
         A net without gates gets one row, "none".
     hardware : sequence of str
-        Names or YAML paths.
+        Names or YAML paths, each with energies. A table of operations with a line through its memories brings what it
+        compares with, too: memory included, and the ANN of the same shape, with activations of 8 bits and of as many as
+        tell what T steps of spikes can.
     lava_samples : int
         How many of ``clips`` Lava runs too; 0 leaves Lava out.
     report : callable
@@ -138,12 +69,12 @@ def compare(
 
     Raises
     ------
-    BackendError
-        Lava was asked for and is not there.
+    HardwareConfigError
+        A description is broken, or has no energies; nothing was run.
     """
     if len(labels) != clips.shape[1]:
         raise InputError(f"{len(labels)} labels for {clips.shape[1]} clips")
-    chips = [load_hardware(h) for h in hardware]
+    chips = [check_priced(load_hardware(h)) for h in hardware]
     if lava_samples and lava_python() is None:
         report(f"Lava is left out: {explain_missing()}")
         lava_samples = 0
@@ -167,15 +98,28 @@ def compare(
             if lava_samples:
                 report(f"{net.name} {fixed.attention}: {lava_samples} samples on Lava")
                 check = check_lava(fixed, clips[:, :lava_samples])
+            report(f"{net.name} {fixed.attention}: mapping and pricing")
             rows.append(
                 Row(
                     net.name, fixed.attention, len(labels), float(original.mean()), float(right.mean()),
                     float(fixed_right.mean()), paired(original, right), paired(right, fixed_right),
                     {k: g.variation for k, g in calibration.gates.items()}, result.activity,
-                    tuple(price(result.activity, chip) for chip in chips), check, fixed,
+                    tuple(price(result, chip) for chip in chips), _beside(result.activity, chips), check, fixed,
+                    fixed_right,
                 )
             )  # fmt: skip
     return rows
+
+
+def _beside(activity: Activity, hardware: Sequence[Hardware]) -> tuple[Price, ...]:
+    """Prices that those by the tables among ``hardware`` compare with."""
+    prices = []
+    for table in (h for h in hardware if isinstance(h, OperationsHardware)):
+        prices.append(price_ann(activity, table, "operations"))
+        if table.sram.regression is not None:
+            bits = dict.fromkeys((8, matched_bits(activity.time_steps)))
+            prices += [price_memory(activity, table), *(price_ann(activity, table, activation_bits=b) for b in bits)]
+    return tuple(prices)
 
 
 def module_logits(module: nn.Module, clips: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -197,32 +141,72 @@ def check_lava(fixed: FixedPointGraph, clips: NDArray[np.generic]) -> LavaCheck:
     return LavaCheck(clips.shape[1], sum(v.size for v in lava.membranes.values()), spikes, membranes)
 
 
+def plain_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """All rows ready for JSON: every price line with its range, the ratios that make sense, and the verdict."""
+    plain, answers = plain_row(rows), {v.chosen.name: v for v in verdicts(rows)}
+    made = []
+    for row in rows:
+        verdict = answers.get(row.name)
+        made.append(
+            {
+                **row.to_dict(),
+                "ratios": ratios(row, plain),
+                "against_plain": None if plain is None else vars(paired(plain.right, row.right)),
+                "deploy": verdict is None or verdict.chosen is row,
+                "verdict": None if verdict is None else verdict.sentence,
+            }
+        )
+    return made
+
+
+def ratios(row: Row, plain: Row | None) -> dict[str, float]:
+    """Energy over that of the plain net on each piece of hardware, and over that of each ANN in its family."""
+    found: dict[str, float] = {}
+    own = [*row.prices, *(p for p in row.beside if not p.is_ann)]
+    theirs = [] if plain is None else [*plain.prices, *plain.beside]
+    for mine in own:
+        others = [(f"{mine.hardware} / {plain.name}", p) for p in theirs if plain and p.hardware == mine.hardware]
+        others += [(f"{mine.hardware} / {p.hardware}", p) for p in row.beside if p.is_ann and p.family == mine.family]
+        found |= {name: ratio(mine, other) for name, other in others}
+    return found
+
+
 def write_csv(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
     """One line a row; energies in joules per inference, low, nominal and high."""
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         chips = [p.hardware for p in rows[0].prices] if rows else []
+        beside = [p.hardware for p in rows[0].beside] if rows else []
+        mapped = [p.hardware for p in rows[0].prices if p.latency is not None] if rows else []
         writer.writerow(
             ["net", "mode", "samples", "accuracy_original", "accuracy_lowered_float", "accuracy_fixed_point",
              "lowering_gained", "lowering_lost", "lowering_difference", "lowering_low", "lowering_high",
              "quantising_gained", "quantising_lost", "quantising_difference", "quantising_low", "quantising_high",
-             "firing_rate", "synops", "neuron_updates", "gate_operations",
+             "firing_rate", "synops", "neuron_updates", "gate_operations", "relay_messages", "relay_operations",
              *[f"{c}_{f}" for c in chips for f in ("joules_low", "joules", "joules_high", "lower_bound", "fits")],
+             *[f"{c}_{f}" for c in beside for f in ("joules_low", "joules", "joules_high")],
+             *[f"{c}_{f}" for c in mapped
+               for f in ("cores", "chips", "steps", "seconds_low", "seconds", "seconds_high")],
              "gate_processor_joules", "lava_samples", "lava_different_spikes", "lava_different_membranes"]
         )  # fmt: skip
         for r in rows:
             energies = [x for p in r.prices for x in (p.total.low, p.total.value, p.total.high, p.lower_bound, p.fits)]
+            energies += [x for p in r.beside for x in (p.total.low, p.total.value, p.total.high)]
+            energies += [
+                x for p in r.prices if p.latency is not None
+                for x in (p.cores, p.chips, p.steps, p.latency.low, p.latency.value, p.latency.high)
+            ]  # fmt: skip
             gate = next((p.gate_processor.value for p in r.prices if p.gate_processor is not None), "")
             lava = [r.lava.samples, r.lava.different_spikes, r.lava.different_membranes] if r.lava else ["", "", ""]
             changes = [x for c in (r.lowering, r.quantising) for x in (c.gained, c.lost, c.difference, c.low, c.high)]
             writer.writerow(
                 [r.name, r.mode, r.samples, r.accuracy_original, r.accuracy_lowered, r.accuracy_fixed, *changes,
-                 r.activity.firing_rate, r.activity.synops, r.activity.updates, r.activity.gate_operations, *energies,
-                 gate, *lava]
+                 r.activity.firing_rate, r.activity.synops, r.activity.updates, r.activity.gate_operations,
+                 r.activity.relay_messages, r.activity.relay_operations, *energies, gate, *lava]
             )  # fmt: skip
 
 
 def write_json(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
-    """All rows with every price line and its range."""
+    """What `plain_rows` gives."""
     with atomic_path(path) as temporary:
-        Path(temporary).write_text(json.dumps([r.to_dict() for r in rows], indent=1) + "\n", encoding="utf-8")
+        Path(temporary).write_text(json.dumps(plain_rows(rows), indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Count what a run did: spikes, synaptic operations, neuron updates, gate work."""
+"""Count what a run did: spikes, graded messages, synaptic operations, neuron updates, gate work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spikefold.converters.onnx.counts import fan_out
 from spikefold.converters.ranges import value_shapes
 from spikefold.converters.reference import Trace
 from spikefold.converters.time_axis import running_state
-from spikefold.deploy.activity import Activity, GateActivity, LayerActivity, SynapseActivity
+from spikefold.deploy.activity import Activity, GateActivity, LayerActivity, RelayActivity, SynapseActivity
 
 Counts = dict[str, NDArray[np.int64]]
 
@@ -22,7 +22,10 @@ DIGITS = {"shift_divide": 32, "square_root": 26}
 
 
 def counts_from_trace(graph: FixedPointGraph, clips: NDArray[np.generic], trace: Trace) -> tuple[Counts, Counts]:
-    """Spike counts per population and synaptic operations per synapse, each ``[B]``, from all spikes of a run."""
+    """Counts per population and synaptic operations per synapse, each ``[B]``, from all spikes of a run.
+
+    What is counted are messages that are not 0: spikes, or the numbers of a relay.
+    """
     messages: dict[str, NDArray[np.generic]] = {graph.input.name: clips, **trace.spikes}
     spikes = {name: np.count_nonzero(s, axis=(0, *range(2, s.ndim))) for name, s in trace.spikes.items()}
     synops = {}
@@ -44,23 +47,13 @@ def activity(
     """Mean counts per sample of a run, as pricing reads them.
 
     Synaptic operations are border-exact: a spike at the rim of a map reaches fewer targets, and connections whose
-    weight was rounded to zero still count, because a shared kernel stores them.
+    weight was rounded to zero still count, because a shared kernel stores them. What relays send is counted apart from
+    spikes, and each connection says how many bits its messages carry.
     """
     rates = {graph.input.name: input_counts.mean() / (math.prod(graph.input.shape) * time_steps)}
     for population in graph.neurons:
         rates[population.name] = spike_counts[population.name].mean() / (population.size * time_steps)
-    layers = tuple(
-        LayerActivity(
-            p.name,
-            p.size,
-            float(spike_counts[p.name].mean()),
-            float(p.size * time_steps),
-            p.threshold_levels,
-            gate_activity(p, time_steps) if p.gate is not None or p.has_bias_schedule else None,
-            p.fires,
-        )
-        for p in graph.neurons
-    )
+    layers = tuple(_layer(p, time_steps, float(spike_counts[p.name].mean())) for p in graph.neurons)
     synapses = []
     for s in graph.synapses:
         source, target = graph.source_shape(s.source), graph.source_shape(s.target)
@@ -77,7 +70,7 @@ def activity(
                 fan_in=int(s.weight[0].size),
                 torch_macs=float(s.torch_macs),
                 source_rate=float(rates[s.source]),
-                graded_source=graph.largest_message(s.source) > 1,
+                payload_bits=payload_bits(graph, s.source),
             )
         )
     return Activity(
@@ -89,6 +82,30 @@ def activity(
         float(input_counts.mean()),
         layers,
         tuple(synapses),
+    )
+
+
+def payload_bits(graph: FixedPointGraph, name: str) -> int:
+    """Bits of the numbers that a source sends, two's complement where they may be negative; 0 for spikes."""
+    if not graph.is_graded(name):
+        return 0
+    low, high = graph.message_range(name)
+    return max(high.bit_length(), (~low).bit_length()) + 1 if low < 0 else high.bit_length()
+
+
+def _layer(population: Neurons, time_steps: int, sent: float) -> LayerActivity:
+    values, is_relay = float(population.size * time_steps), population.relay is not None
+    gated = population.gate is not None or population.has_bias_schedule
+    return LayerActivity(
+        population.name,
+        population.size,
+        spikes=0.0 if is_relay else sent,
+        updates=0.0 if is_relay else values,
+        threshold_levels=population.threshold_levels,
+        gate=gate_activity(population, time_steps) if gated else None,
+        fires=population.fires,
+        resets_to_zero=population.v_reset is None and not population.soft_reset,
+        relay=RelayActivity(sent, values) if is_relay else None,
     )
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from spikefold.converters.nir_file import save_nir
 from spikefold.converters.onnx import save_onnx, to_onnx_clip
-from spikefold.deploy.compare import Row, compare, write_csv, write_json
+from spikefold.deploy.compare import compare, write_csv, write_json
+from spikefold.deploy.comparison import Row
 from spikefold.deploy.picture import draw_accuracy_energy
 from spikefold.deploy.sources import SACCADE_MNIST, find_data, find_net
 from spikefold.errors import InputError

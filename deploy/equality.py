@@ -29,7 +29,10 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class LayerEquality:
-    """One population: values compared (as many spikes as membranes), and how many of each differ."""
+    """One population: values compared (as many spikes as membranes), and how many of each differ.
+
+    What a relay sends counts as its spikes.
+    """
 
     name: str
     values: int
@@ -145,7 +148,8 @@ def run_steps(runner: StepRunner, graph: FixedPointGraph, clips: NDArray[np.gene
         outputs, states = runner.step(frame, states)
         for name in trains:
             trains[name].append(outputs[f"train/{name}"].astype(np.int64))
-            membranes[name].append(states[f"v/{name}"].astype(np.int64))
+            v = outputs[f"membrane/{name}"] if f"membrane/{name}" in outputs else states[f"v/{name}"]
+            membranes[name].append(v.astype(np.int64))
     spikes, values = ({k: np.stack(v) for k, v in kept.items()} for kept in (trains, membranes))
     return Trace(spikes, values, read_out(graph.output, spikes, values, len(clips)))
 

@@ -12,13 +12,13 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from spikefold.converters.capture import capture
 from spikefold.converters.fixed_point_graph import FixedPointGraph
 from spikefold.converters.lower import Attention, lower
-from spikefold.converters.nir_file import save_nir
 from spikefold.converters.trainable import TrainableNet
-from spikefold.deploy.commands import Report
+from spikefold.deploy.commands import Report, write_net
 from spikefold.deploy.run import run
 from spikefold.deploy.sources import NamedNet, check_fit, find_data, find_net, has_splits
 from spikefold.errors import InputError
@@ -56,7 +56,7 @@ def recipe(learning_rate: float) -> Recipe:
 
 
 def finetune(
-    net: NamedNet,
+    net: nn.Module | NamedNet,
     data: TrainingData,
     test: EventData | None = None,
     mode: Attention = "static",
@@ -71,8 +71,8 @@ def finetune(
 
     Parameters
     ----------
-    net : NamedNet
-        The trained module, in evaluation mode.
+    net : nn.Module or NamedNet
+        The trained module, in evaluation mode; without a name the result is called "net".
     data : TrainingData
         Labelled clips: the first ``samples`` training clips calibrate, all of them train, ``val`` chooses the epoch.
     test : EventData, optional
@@ -93,6 +93,7 @@ def finetune(
     """
     if epochs < 1:
         raise InputError(f"epochs = {epochs}: must be at least 1")
+    net = net if isinstance(net, NamedNet) else NamedNet("net", net)
     chosen = recipe(learning_rate)
     tell = report if report is not None else _silent
     time_steps, classes = data.train.frames.shape[1], 1 + int(_labels(data.train).max())
@@ -126,13 +127,18 @@ def finetune_net(
     net: str, checkpoint: str | None, data: str, mode: Attention, bits: int, epochs: int, seed: int, samples: int,
     learning_rate: float | None, out: Path | None, report: Report | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Find net and data by name, fine-tune and write a ``.nir`` whose metadata say how to make it again."""
+    """Find net and data by name, fine-tune and write what `spikefold export` writes, the ``.nir`` at ``out``.
+
+    Its metadata say how to make it again.
+    """
     clips, test, source = _find_clips(data)
     named = find_net(net, checkpoint, clips.train.frames.shape[1])
     rate = LEARNING_RATE if learning_rate is None else learning_rate
     done = finetune(named, clips, test, mode, bits, epochs, seed, samples, rate, report)
     stem = named.name if done.graph.attention == "none" else f"{named.name}-{mode}"
     path = out if out is not None else Path(f"{stem}-tuned.nir")
+    if path.suffix != ".nir":
+        path = path.with_name(f"{path.name}.nir")
     words = ["spikefold", "finetune", net if ":" in net else Path(net).name]
     if checkpoint is not None:
         words += ["--checkpoint", Path(checkpoint).name]
@@ -140,8 +146,9 @@ def finetune_net(
     words += ["--samples", str(samples), "--learning-rate", f"{rate:g}", "--out", path.name]
     versions = {package: importlib.metadata.version(package) for package in ("spikefold", "torch", "numpy")}
     making = {**done.graph.provenance["finetune"], "command": shlex.join(words), "versions": versions}
-    save_nir(replace(done.graph, provenance={**done.graph.provenance, "finetune": making}), path)
-    return {"out": str(path), "attention": done.graph.attention, **making}
+    graph = replace(done.graph, provenance={**done.graph.provenance, "finetune": making})
+    files = {kind: str(file) for kind, file in write_net(graph, path.with_suffix("")).items()}
+    return {"out": str(path), "files": files, "attention": graph.attention, **making}
 
 
 def _find_clips(data: str) -> tuple[TrainingData, EventData | None, str]:

@@ -1,220 +1,85 @@
 """Hardware descriptions: YAML in, checked quantities in SI base units out.
 
-Every number of a description is a leaf ``{value, unit, source, grade, low, high}`` with an optional ``note``. A leaf
-without a source or a unit does not load. Grades:
-
-===== ==============================================================================================================
-grade meaning
-===== ==============================================================================================================
-P     value of a primary paper
-C     read in published source code
-V     statement of the vendor
-D     derived; the derivation stands in the file
-M     measured on silicon, reported by others
-U     unconfirmed assumption; only in files with ``estimate: true``
-===== ==============================================================================================================
+Three families: a *chip* has limits, energies and times; a table of *operations* has energies alone; *limits* has what a
+chip holds where no energy of it is agreed on. Every number is a sourced leaf, see `spikefold.deploy.quantity`. Where a
+chip has no such limit, or no source gives the number, a field that may be null is written out as null.
 """
 
 from __future__ import annotations
 
 import functools
 import reprlib
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-import pint
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import Field, TypeAdapter, ValidationError
 
+from spikefold.deploy.quantity import Bits, Count, Energy, Flag, Leaf, OverheadBits, Power, Range, Strict, Text, Time
 from spikefold.errors import HardwareConfigError
+
+__all__ = [
+    "MAX_FILE_BYTES",
+    "ChipHardware",
+    "ChipStorage",
+    "Count",
+    "Hardware",
+    "Leaf",
+    "LimitsHardware",
+    "OperationsHardware",
+    "Range",
+    "load_hardware",
+    "shipped_hardware",
+]
 
 MAX_FILE_BYTES = 1_000_000
 """Largest description that is read."""
 
-_units: Callable[[], pint.UnitRegistry[Any]] = functools.cache(pint.UnitRegistry)
-"""The unit registry, made on first use."""
-
 _SHIPPED_PACKAGE = "spikefold.hardware_configs"
-_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-_UnitName = Annotated[str, StringConstraints(pattern=r"^[A-Za-zµμ]{1,16}$")]
 
 
-@dataclass(frozen=True)
-class Range:
-    """A quantity in an SI base unit with the span that its sources leave open: low <= value <= high."""
-
-    low: float
-    value: float
-    high: float
-
-    @classmethod
-    def exact(cls, value: float) -> Range:
-        """Return a range that is one point."""
-        return cls(value, value, value)
-
-    def __add__(self, other: Range) -> Range:
-        """Add end by end: the ends of all terms are taken to occur together."""
-        return Range(self.low + other.low, self.value + other.value, self.high + other.high)
-
-    def __mul__(self, factor: float | Range) -> Range:
-        """Multiply by a count or by another range, neither of them negative."""
-        other = factor if isinstance(factor, Range) else Range.exact(factor)
-        return Range(self.low * other.low, self.value * other.value, self.high * other.high)
-
-    __rmul__ = __mul__
-
-    def to_dict(self) -> dict[str, float]:
-        """Return the three numbers, ready for JSON."""
-        return {"low": self.low, "value": self.value, "high": self.high}
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class _Sourced(_Model):
-    source: _Text
-    """The paper, document or file that the number stands in."""
-    grade: Literal["P", "C", "V", "D", "M", "U"]
-    note: _Text | None = None
-
-    @field_validator("grade")
-    @classmethod
-    def _assumptions_only_in_estimates(cls, grade: str, info: ValidationInfo) -> str:
-        if grade == "U" and not (info.context or {}).get("estimate"):
-            raise ValueError("grade U (unconfirmed) is for files with 'estimate: true'; cite a source or set that")
-        return grade
-
-
-class Leaf(_Sourced):
-    """One number of a description, as written; ``range`` is what to compute with."""
-
-    base_unit: ClassVar[str]
-    smallest: ClassVar[float] = 0.0
-    whole: ClassVar[bool] = False
-
-    value: float
-    unit: _UnitName
-    low: float
-    high: float
-
-    @field_validator("value", "low", "high")
-    @classmethod
-    def _in_domain(cls, number: float, info: ValidationInfo) -> float:
-        if number < cls.smallest:
-            raise ValueError(f"must be at least {cls.smallest:g}; correct the number")
-        if cls.whole and not number.is_integer():
-            raise ValueError("must be a whole number; correct it")
-        value = info.data.get("value", number)
-        if info.field_name == "low" and number > value:
-            raise ValueError(f"low is above the value {value:g}; exchange or correct them")
-        if info.field_name == "high" and number < value:
-            raise ValueError(f"high is below the value {value:g}; exchange or correct them")
-        return number
-
-    @field_validator("unit")
-    @classmethod
-    def _of_right_dimension(cls, unit: str) -> str:
-        registry = _units()
-        try:
-            given = registry.Quantity(1.0, unit).to_root_units().units
-        except pint.PintError as error:
-            raise ValueError(f"unknown unit; write one that converts to {cls.base_unit}") from error
-        if given != registry.Quantity(1.0, cls.base_unit).to_root_units().units:
-            raise ValueError(f"wrong dimension; write a unit that converts to {cls.base_unit}")
-        return unit
-
-    @functools.cached_property
-    def range(self) -> Range:
-        """Low, value and high in the base unit of the field (J, s, W, count or bit)."""
-        factor = float(_units().Quantity(1.0, self.unit).to(self.base_unit).magnitude)
-        return Range(self.low * factor, self.value * factor, self.high * factor)
-
-
-class Energy(Leaf):
-    """An energy [J]."""
-
-    base_unit = "J"
-
-
-class Time(Leaf):
-    """A duration [s]."""
-
-    base_unit = "s"
-
-
-class Power(Leaf):
-    """A power [W]."""
-
-    base_unit = "W"
-
-
-class _Whole(Leaf):
-    whole = True
-
-    @property
-    def number(self) -> int:
-        """The value as an integer, in the base unit."""
-        return int(self.range.value)
-
-
-class Count(_Whole):
-    """A whole number of things, at least one."""
-
-    base_unit = "count"
-    smallest = 1.0
-
-
-class OverheadBits(_Whole):
-    """An amount of memory [bit] that may be none."""
-
-    base_unit = "bit"
-
-
-class Bits(OverheadBits):
-    """An amount of memory [bit], at least one."""
-
-    smallest = 1.0
-
-
-class Flag(_Sourced):
-    """A sourced yes or no."""
-
-    value: bool
-
-
-class ChipLimits(_Model):
+class ChipLimits(Strict):
     """What a chip offers (memory, axons and thresholds: each core); null where no limit is documented."""
 
+    chips: Count | None
+    """Chips of the largest system that was built."""
     cores: Count
     neurons_per_core: Count
     synapse_memory: Bits
     in_axons: Count | None
+    channels_per_axon: Count | None
+    """Channels of one position whose spikes can share an in-axon of a convolution (population axons); null where each
+    neuron takes its own."""
     out_axons: Count | None
     threshold_levels_per_core: Count | None
+    weight_formats_per_core: Count | None
+    """Weight exponents and widths that differ."""
     weight: Bits
     """Stored bits of one weight."""
+    weight_exponent: Count | None
+    """Largest exponent of two, up or down, that a connection's weights can have."""
+    fan_in: Count | None
+    """Synapses that may end at one neuron."""
     max_delay: Count | None
     """Time steps."""
     graded_payload: Flag
     """Whether a spike can carry an integer."""
+    payload_word: Bits | None
+    """What one message carries of it; wider numbers take several. Null where messages carry none."""
     programmable_neurons: Flag
     """Whether neuron models are programs."""
 
 
-class ChipStorage(_Model):
+class ChipMesh(Strict):
+    """The grid of routers: tiles of cores, messages going along a row and then along a column."""
+
+    columns: Count
+    rows: Count
+    cores_per_tile: Count
+
+
+class ChipStorage(Strict):
     """How synapses lie in a core's memory: blocks of weights, each with a header, padded to words."""
 
     block_synapses: Count
@@ -224,38 +89,62 @@ class ChipStorage(_Model):
     """Per weight of a shared kernel; dense rows need none."""
 
 
-class ChipEnergy(_Model):
+class ChipEnergy(Strict):
     """Energy per event."""
 
     synop: Energy
     neuron_active: Energy
     neuron_inactive: Energy
+    spike_out: Energy | None
+    """Of an update that fires, on top of ``neuron_active``; null where the source does not tell it apart."""
     spike_within_tile: Energy
+    """Of one message to one core, hops apart."""
     hop_east_west: Energy
     hop_north_south: Energy
+    state_reset: Energy | None
+    """Of clearing all states of one chip between samples."""
 
 
-class ChipTime(_Model):
+class BarrierStep(Strict):
+    """The barrier from so many used tiles on."""
+
+    tiles: Count
+    barrier: Time
+
+
+class ChipTime(Strict):
     """Time per event on one core, and the barrier that ends a time step."""
 
     synop: Time
     neuron_active: Time
     neuron_inactive: Time
+    spike_out: Time | None
+    """Of an update that fires, on top of ``neuron_active``."""
+    spike_within_tile: Time | None
+    """Of sending one message to one core."""
+    message_in: Time | None
+    """Of receiving one message, before its synaptic operations."""
+    hop_east_west: Time | None
+    hop_north_south: Time | None
     barrier: Time
+    """Of one chip."""
+    barrier_steps: Annotated[list[BarrierStep], Field(min_length=1)] | None
+    """The same by used tiles, where a source gives a table."""
+    barrier_across_chips: Time | None
 
 
-class ChipStatic(_Model):
+class ChipStatic(Strict):
     """Power that flows whether anything spikes or not."""
 
     chip: Power
 
 
-class _Description(_Model):
-    name: _Text
-    title: _Text
+class _Description(Strict):
+    name: Text
+    title: Text
     estimate: bool
     """True where no published measurement stands behind the numbers."""
-    note: _Text
+    note: Text
 
 
 class ChipHardware(_Description):
@@ -263,33 +152,44 @@ class ChipHardware(_Description):
 
     family: Literal["chip"]
     limits: ChipLimits
+    mesh: ChipMesh
     storage: ChipStorage
     energy: ChipEnergy
     time: ChipTime
     static: ChipStatic
 
 
-class OperationEnergy(_Model):
+class OperationEnergy(Strict):
     """Energy of single arithmetic operations."""
 
     fp32_add: Energy
     fp32_multiply: Energy
     int32_add: Energy
     int32_multiply: Energy
+    int8_add: Energy
+    int8_multiply: Energy
 
 
-class SramBank(_Model):
+class SramBank(Strict):
     """A memory of one size."""
 
     size: Bits
     access: Energy
 
 
-class Sram(_Model):
+class SramRegression(Strict):
+    """One access of a word as ``access + per_bit * bits of the memory``."""
+
+    access: Energy
+    per_bit: Energy
+
+
+class Sram(Strict):
     """Memories with the energy of one access of ``width`` bits."""
 
     width: Bits
     banks: Annotated[list[SramBank], Field(min_length=1)]
+    regression: SramRegression | None
 
 
 class OperationsHardware(_Description):
@@ -300,7 +200,33 @@ class OperationsHardware(_Description):
     sram: Sram
 
 
-Hardware = ChipHardware | OperationsHardware
+class LayerCore(Strict):
+    """A core that runs one whole layer."""
+
+    weights: Count
+    neurons: Count
+    biases: Count
+
+
+class LayerCoreLimits(Strict):
+    """What a chip of one core a layer offers."""
+
+    cores: Annotated[list[LayerCore], Field(min_length=1)]
+    destinations_per_core: Count
+    weight: Bits
+    state: Bits
+    square_kernels: Flag
+    """Whether convolutions must be as wide as high."""
+
+
+class LimitsHardware(_Description):
+    """A chip that can be checked against, not priced: no energy per operation of it is agreed on."""
+
+    family: Literal["limits"]
+    limits: LayerCoreLimits
+
+
+Hardware = ChipHardware | OperationsHardware | LimitsHardware
 
 _ADAPTER: TypeAdapter[Hardware] = TypeAdapter(Annotated[Hardware, Field(discriminator="family")])
 
@@ -312,8 +238,8 @@ _ADVICE = {
     "string_too_short": "write it out; a number without a source does not load",
     "string_pattern_mismatch": "write one unit name such as pJ, ns, mW, count, bit or KiB",
     "model_type": "write a mapping with value, unit, source, grade, low and high",
-    "union_tag_not_found": "add 'family: chip' or 'family: operations'",
-    "union_tag_invalid": "write 'family: chip' or 'family: operations'",
+    "union_tag_not_found": "add 'family: chip', 'family: operations' or 'family: limits'",
+    "union_tag_invalid": "write 'family: chip', 'family: operations' or 'family: limits'",
 }
 
 
@@ -329,7 +255,7 @@ def load_hardware(name_or_path: str | Path) -> Hardware:
     Parameters
     ----------
     name_or_path
-        Name of a shipped description (``loihi1``, ``loihi2``, ``cmos45``), or the path of a YAML file: a ``Path``, or
+        Name of a shipped description (`shipped_hardware` lists them), or the path of a YAML file: a ``Path``, or
         text that ends in .yaml or .yml or has a directory in it.
 
     Raises
@@ -387,7 +313,7 @@ def _parse(content: bytes, label: str) -> Hardware:
 
 def _describe(problem: dict[str, Any]) -> str:
     """Return field path, value, what is wrong and what to do, in one line."""
-    loc = problem["loc"][1:] if problem["loc"][:1] in {("chip",), ("operations",)} else problem["loc"]
+    loc = problem["loc"][1:] if problem["loc"][:1] in {("chip",), ("operations",), ("limits",)} else problem["loc"]
     field = ".".join(str(part) for part in loc) or "family"
     kind = problem["type"]
     message = problem["msg"].removeprefix("Value error, ")

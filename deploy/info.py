@@ -9,9 +9,10 @@ from typing import Any
 
 import onnx
 
-from spikefold.converters.fixed_point_graph import FixedPointGraph
+from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons
 from spikefold.converters.nir_file import load_nir
 from spikefold.deploy.hardware import shipped_hardware
+from spikefold.deploy.tuned import TUNED, find_file
 from spikefold.errors import FileFormatError, InputError
 from spikefold.models import load_checkpoint
 from spikefold.models.checkpoints import SHIPPED, shipped
@@ -31,12 +32,12 @@ def describe(file: str | None) -> dict[str, Any]:
     """
     if file is None:
         versions = {p: importlib.metadata.version(p) for p in _PACKAGES}
-        return {**versions, "shipped nets": ", ".join(SHIPPED), "hardware": ", ".join(shipped_hardware())}
-    path = shipped(file) if file in SHIPPED else Path(file)
+        return {**versions, "shipped nets": ", ".join([*SHIPPED, *TUNED]), "hardware": ", ".join(shipped_hardware())}
+    path = shipped(file) if file in SHIPPED else find_file(file)
     if path.suffix == ".nir":
         return _describe_net(load_nir(path))
     if not path.is_file():
-        raise InputError(f"{file}: neither a file nor a shipped net ({', '.join(SHIPPED)})")
+        raise InputError(f"{file}: neither a file nor a shipped net ({', '.join([*SHIPPED, *TUNED])})")
     if path.suffix == ".safetensors":
         _, meta = load_checkpoint(path)
         return asdict(meta)
@@ -54,13 +55,24 @@ def _describe_net(graph: FixedPointGraph) -> dict[str, Any]:
     }
     plain.update(graph.provenance)
     for n in graph.neurons:
-        kind = "neurons" if n.fires else "readout"
         gate = f", gate of {len(n.gate.steps)} steps" if n.gate is not None else ""
         bias = ", a bias of each step" if n.has_bias_schedule else ""
-        plain[n.name] = f"{n.size} {kind}, dv {n.dv}, {n.threshold_levels} threshold level(s){bias}{gate}"
+        plain[n.name] = _describe_dynamics(n) + bias + gate
     for s in graph.synapses:
         plain[s.name] = f"{s.kind} {s.source} -> {s.target}, {s.weight.size} weights, exponent {s.exponent}"
     return plain
+
+
+def _describe_dynamics(n: Neurons) -> str:
+    if n.relay is not None:
+        return f"relay of {n.size} values, numbers {n.relay.low}..{n.relay.high}"
+    if n.is_readout:
+        return f"{n.size} readout neurons, dv {n.dv}"
+    reset = ", soft reset" if n.soft_reset else ""
+    if n.v_reset is not None:
+        low, high = int(n.v_reset.min()), int(n.v_reset.max())
+        reset = f", reset to {low}" if low == high else f", reset to {low}..{high}"
+    return f"{n.size} neurons, dv {n.dv}, {n.threshold_levels} threshold level(s){reset}"
 
 
 def _describe_onnx(path: Path) -> dict[str, Any]:

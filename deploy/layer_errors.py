@@ -1,8 +1,8 @@
 """What lowering attention and quantising cost every layer, and how much of the number formats the integers use.
 
-Each approximation is measured twice. *Isolated*: a layer gets the spikes that its sources send in the better net, so
-that nothing but the layer itself errs. *Cumulative*: both nets run by themselves, and errors of the layers before it
-are carried on.
+Each approximation is measured twice. *Isolated*: a layer gets what its sources send in the better net, spikes or
+numbers, so that nothing but the layer itself errs. *Cumulative*: both nets run by themselves, and errors of the layers
+before it are carried on.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from spikefold.deploy.equality import BATCH
 
 Int = NDArray[np.int64]
 
+_FINE_BITS = 16
+"""Fraction bits of a float net's messages, in units of the integer net's, where they are handed to an integer layer."""
+
 
 @dataclass(frozen=True)
 class LayerAttention:
@@ -37,7 +40,8 @@ class LayerAttention:
 
     ``gate_variation`` is the gate's coefficient of variation over the calibration clips, None without a gate. Of
     ``neuron_steps`` spikes, ``isolated`` differ where the lowered layer gets the spikes of the net with gates per clip,
-    and ``cumulative`` where both nets run by themselves.
+    and ``cumulative`` where both nets run by themselves. A relay has no spikes: these are 0, and the signal-to-noise
+    ratios [dB] are those of its messages; they are None for neurons.
     """
 
     name: str
@@ -47,6 +51,8 @@ class LayerAttention:
     spikes_lowered: int
     isolated: int
     cumulative: int
+    isolated_snr_db: float | None
+    cumulative_snr_db: float | None
 
 
 @dataclass(frozen=True)
@@ -62,16 +68,18 @@ class AttentionChange:
 
 @dataclass(frozen=True)
 class LayerQuantisation:
-    """What rounding to integers did to one layer; a readout (``fires`` False) has no spikes to compare.
+    """What rounding to integers did to one layer; a readout and a relay (``fires`` False) have no spikes to compare.
 
     Of ``neuron_steps`` spikes, ``isolated`` differ where the integer layer gets float spikes, ``cumulative`` in the
     whole net. The signal-to-noise ratios [dB] are those of the membranes before the reset, ``10 log10(sum v**2 / sum
     (v - v_fixed)**2)``; there both reset where the float layer fires, so that a spike that differs counts as a spike
-    and not as an error of the membrane too. They are infinite where nothing differs.
+    and not as an error of the membrane too. Of a relay they are those of its messages. They are infinite where nothing
+    differs.
     """
 
     name: str
     fires: bool
+    relays: bool
     neuron_steps: int
     isolated: int
     cumulative: int
@@ -110,6 +118,8 @@ class LayerStates:
         Loihi's u (weighted sums in 2**-6 weights, before they wrap) and v (before it clips and before the reset).
     wrapped, clipped : int
         Currents that wrapped at 24 bits, and membranes that clipped there.
+    saturated : int
+        Messages of a relay that an end of their range cut off, other than a rectifier's negative ones.
     fires_at_equality : bool
         Whether the module's neuron fires where membrane and threshold are equal; the chip's does not.
     ties : int
@@ -122,6 +132,7 @@ class LayerStates:
     membrane: Used
     wrapped: int
     clipped: int
+    saturated: int
     fires_at_equality: bool
     ties: int
 
@@ -150,8 +161,12 @@ class _Tally:
     def reach(self, what: str, name: str, values: Int) -> None:
         self.largest[what, name] = max(self.largest[what, name], int(np.abs(values).max()))
 
+    def compare(self, what: str, name: str, wanted: NDArray[np.float64], found: NDArray[np.float64]) -> None:
+        self.power[f"{what} signal", name] += float(np.square(wanted).sum())
+        self.power[what, name] += float(np.square(found - wanted).sum())
+
     def decibels(self, what: str, name: str) -> float:
-        signal, noise = self.power["signal", name], self.power[what, name]
+        signal, noise = self.power[f"{what} signal", name], self.power[what, name]
         if noise == 0:
             return math.inf
         return 10 * math.log10(signal / noise) if signal else -math.inf
@@ -176,7 +191,7 @@ def measure_layers(
     Parameters
     ----------
     dynamic, lowered : FloatNet
-        As captured, gates per clip; and with its attention lowered. They have the same populations.
+        As captured, gates per clip; and with its attention lowered, which may have spared it some relays.
     fixed : FixedPointGraph
         The integers made of ``lowered``.
     calibration : Calibration
@@ -190,19 +205,26 @@ def measure_layers(
     for batch in batches(clips, BATCH):
         _add_batch(tally, dynamic, lowered, fixed, np.asarray(batch, dtype=np.int64))
     count, changed = tally.counts, tally.changed
-    firing = [n.name for n in fixed.neurons if n.fires]
     attention = None
     if calibration.gates:
         variation = {name: gate.variation for name, gate in calibration.gates.items()}
-        kinds = ("spikes", "dynamic", "lowered", "attention isolated", "attention cumulative")
-        changes = tuple(LayerAttention(n, variation.get(n), *(count[kind, n] for kind in kinds)) for n in firing)
+        both = ("attention isolated", "attention cumulative")
+        kinds = ("spikes", "dynamic", "lowered", *both)
+        changes = tuple(
+            LayerAttention(
+                n.name, variation.get(n.name), *(count[kind, n.name] for kind in kinds),
+                *(None if n.fires else tally.decibels(kind, n.name) for kind in both),
+            )
+            for n in fixed.neurons if not n.is_readout
+        )  # fmt: skip
         attention = AttentionChange(
             fixed.attention, changes, changed("dynamic", "lowered"), tally.accuracy("dynamic", labels),
             tally.accuracy("lowered", labels),
         )  # fmt: skip
     quantised = tuple(
         LayerQuantisation(
-            n.name, n.fires, *(count[kind, n.name] for kind in ("spikes", "isolated", "cumulative")),
+            n.name, n.fires, n.relay is not None,
+            *(count[kind, n.name] for kind in ("spikes", "isolated", "cumulative")),
             *(tally.decibels(kind, n.name) for kind in ("isolated", "cumulative")),
         )
         for n in fixed.neurons
@@ -218,13 +240,13 @@ def _states(tally: _Tally, fixed: FixedPointGraph, lowered: FloatNet, steps: int
     count, limit = tally.counts, arithmetic.STATE_LIMIT
     layers = []
     for n in fixed.neurons:
-        current = magnitude(weighted_range(fixed, n)) << arithmetic.STATE_FRACTION_BITS
+        current = magnitude(weighted_range(fixed, n)) << n.current_shift
         membrane = magnitude(membrane_range(fixed, n, steps))
         layers.append(
             LayerStates(
                 n.name, count["values", n.name], Used(tally.largest["current", n.name], current, limit),
                 Used(tally.largest["membrane", n.name], membrane, limit), count["wrapped", n.name],
-                count["clipped", n.name], at_equality[n.name], count["ties", n.name],
+                count["clipped", n.name], count["saturated", n.name], at_equality[n.name], count["ties", n.name],
             )
         )  # fmt: skip
     return tuple(layers)
@@ -239,19 +261,35 @@ def _add_batch(tally: _Tally, dynamic: FloatNet, lowered: FloatNet, fixed: Fixed
         for which, values in (("dynamic", logits), ("lowered", lowered_logits), ("fixed", trace.logits)):
             tally.predictions[which] += [int(i) for i in values.argmax(1)]
         before["input"] = after["input"] = real
-        sent = {name: train.numpy().astype(np.int64) for name, train in after.items()}
         own = {**trace.spikes, fixed.input.name: batch}
-        sent[fixed.input.name] = batch
+        fine = {fixed.input.name: batch << _FINE_BITS} | {
+            n.name: np.rint(after[n.name].double().numpy() / n.message_unit * 2**_FINE_BITS).astype(np.int64)
+            for n in fixed.neurons
+            if not n.is_readout
+        }
         for p in lowered.populations:
             n = next(n for n in fixed.neurons if n.name == p.name)
-            if n.fires:
-                alone = p.fire(_gated_current(p, before))[0]
-                tally.counts["spikes", n.name] += alone.numel()
-                tally.add("dynamic", n.name, before[n.name] != 0)
-                tally.add("lowered", n.name, after[n.name] != 0)
-                tally.add("attention isolated", n.name, alone != before[n.name])
-                tally.add("attention cumulative", n.name, after[n.name] != before[n.name])
-            _add_rounding(tally, fixed, p, n, after, sent, own)
+            _add_attention(tally, p, before, after)
+            _add_rounding(tally, fixed, p, n, after, fine, own)
+
+
+def _add_attention(
+    tally: _Tally, p: FloatPopulation, before: Mapping[str, Tensor], after: Mapping[str, Tensor]
+) -> None:
+    """Count one layer in: ``before`` and ``after`` lowering, what each sends."""
+    if p.is_readout:
+        return
+    gated = _gated_current(p, before)
+    if p.relays:
+        for what, messages in (("isolated", _message(p, gated)), ("cumulative", after[p.name])):
+            tally.compare(f"attention {what}", p.name, before[p.name].double().numpy(), messages.double().numpy())
+        return
+    alone = p.fire(gated)[0]
+    tally.counts["spikes", p.name] += alone.numel()
+    tally.add("dynamic", p.name, before[p.name] != 0)
+    tally.add("lowered", p.name, after[p.name] != 0)
+    tally.add("attention isolated", p.name, alone != before[p.name])
+    tally.add("attention cumulative", p.name, after[p.name] != before[p.name])
 
 
 def _add_rounding(
@@ -260,49 +298,69 @@ def _add_rounding(
     p: FloatPopulation,
     n: Neurons,
     floats: Mapping[str, Tensor],
-    sent: Mapping[str, Int],
+    fine: Mapping[str, Int],
     own: Mapping[str, Int],
 ) -> None:
-    """Count one layer in: ``sent`` are the float net's spikes as integers, ``own`` those of the integer net."""
-    isolated, carried = (
-        sum_currents(n, [synapse_current(s, spikes[s.source]) for s in fixed.incoming(n.name)])
-        for spikes in (sent, own)
-    )
-    teacher = sent[n.name] if n.fires else np.zeros_like(carried)
-    wanted = p.fire(_gated_current(p, floats), torch.from_numpy(teacher).float())[1].double().numpy()
-    tally.power["signal", n.name] += float(np.square(wanted).sum())
-    step = n.unit / 2**arithmetic.STATE_FRACTION_BITS
+    """Count one layer in: ``fine`` is what the float net sends, in `_FINE_BITS`, ``own`` what the integer net does."""
+    isolated = _whole(sum_currents(n, [synapse_current(s, fine[s.source]) for s in fixed.incoming(n.name)]))
+    carried = sum_currents(n, [synapse_current(s, own[s.source]) for s in fixed.incoming(n.name)])
+    teacher = _whole(fine[n.name]) if n.fires else np.zeros_like(carried)
+    gated = _gated_current(p, floats)
+    wanted = _message(p, gated) if p.relays else p.fire(gated, torch.from_numpy(teacher).float())[1]
     for what, weighted in (("isolated", isolated), ("cumulative", carried)):
-        rounded = arithmetic.clip24(membranes_before_reset(n, weighted, teacher)) * step
-        tally.power[what, n.name] += float(np.square(rounded - wanted).sum())
-    current = carried << arithmetic.STATE_FRACTION_BITS
-    membrane = membranes_before_reset(n, carried, own[n.name])
+        rounded = arithmetic.clip24(membranes_before_reset(n, weighted, teacher))
+        if n.relay is None:
+            real = rounded * (n.unit / 2**arithmetic.STATE_FRACTION_BITS)
+        else:
+            real = arithmetic.relay_message(rounded, n.relay.shift, n.relay.low, n.relay.high) * n.message_unit
+        tally.compare(what, n.name, wanted.double().numpy(), real)
+    current = carried << n.current_shift
+    membrane = membranes_before_reset(n, carried, teacher if n.relay is not None else own[n.name])
     tally.counts["values", n.name] += membrane.size
     tally.reach("current", n.name, current)
     tally.reach("membrane", n.name, membrane)
     tally.add("wrapped", n.name, arithmetic.wrap24(current) != current)
     tally.add("clipped", n.name, arithmetic.clip24(membrane) != membrane)
+    if n.relay is not None:
+        reached = arithmetic.shift_toward_zero(arithmetic.clip24(membrane), n.relay.shift)
+        tally.add("saturated", n.name, (reached > n.relay.high) | ((reached < n.relay.low) & (n.relay.low < 0)))
     if n.fires:
-        tally.add("isolated", n.name, run_population(n, isolated)[0] != sent[n.name])
-        tally.add("cumulative", n.name, own[n.name] != sent[n.name])
+        tally.add("isolated", n.name, run_population(n, isolated)[0] != teacher)
+        tally.add("cumulative", n.name, own[n.name] != teacher)
         tally.add("ties", n.name, membrane == n.v_threshold << arithmetic.STATE_FRACTION_BITS)
+
+
+def _whole(fine: Int) -> Int:
+    """The nearest whole number of what has `_FINE_BITS` fraction bits; exact where it comes from spikes."""
+    return (fine + (1 << (_FINE_BITS - 1))) >> _FINE_BITS
 
 
 def membranes_before_reset(population: Neurons, weighted: Int, teacher: Int) -> Int:
     """Membranes ``[T, B, *shape]`` of integer neurons that reset where ``teacher`` spikes, before they clip.
 
+    Those of a relay are its gated currents.
     ``weighted`` are the weighted sums, ``teacher`` spikes 0 or 1; with the population's own spikes this is what it
     compares with its threshold, but for the clipping.
     """
     current = population_current(population, weighted)
+    if population.relay is not None:
+        return current
     membranes = np.empty_like(current)
     v = np.zeros_like(current[0])
     for t in range(len(current)):
         membranes[t] = arithmetic.decay(v, population.dv) + current[t]
-        v = arithmetic.clip24(membranes[t]) * (1 - teacher[t])
+        clipped = arithmetic.clip24(membranes[t])
+        v = arithmetic.after_reset(
+            clipped, teacher[t], population.v_threshold, population.v_reset, population.soft_reset
+        )
     return membranes
 
 
 def _gated_current(population: FloatPopulation, spikes: Mapping[str, Tensor]) -> Tensor:
     current = population.current(spikes)
     return current if population.gate is None else current * run_float(population.gate, current)
+
+
+def _message(population: FloatPopulation, gated: Tensor) -> Tensor:
+    """What a relay of the float net sends."""
+    return gated.clamp(min=0) if population.rectifies else gated

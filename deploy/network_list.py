@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from spikefold.deploy.deployable import deployable
-from spikefold.deploy.tables import count
+from spikefold.deploy.words import count
 from spikefold.models.catalogue import card
 from spikefold.models.registry import MODEL_NAMES
 

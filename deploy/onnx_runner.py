@@ -34,13 +34,15 @@ class OnnxRun:
     """What one run of whole clips gave.
 
     ``logits`` is float64 ``[B, classes]``. ``input_counts``, ``spike_counts`` (per population) and ``synops`` (per
-    synapse) are int64 ``[B]``: messages that are not zero, and those times their border-exact fan-out.
+    synapse) are int64 ``[B]``: messages that are not zero, and those times their border-exact fan-out. ``sent`` (input
+    and populations, int64 ``[T, *shape]``) says when and where, summed over samples; exported graphs leave it out.
     """
 
     logits: NDArray[np.float64]
     input_counts: NDArray[np.int64]
     spike_counts: Counts
     synops: Counts
+    sent: Counts
     trace: Trace | None = None
 
 
@@ -69,7 +71,7 @@ class ClipRunner:
 
     def __init__(self, source: Source, *, trace: bool = False) -> None:
         if isinstance(source, FixedPointGraph):
-            source = to_onnx_clip(source, trace=trace)
+            source = to_onnx_clip(source, trace=trace, sent=True)
         self._session, metadata, self._where = _open(source, "clip")
         self._port = _read_port(metadata, self._where)
         self._trace = trace
@@ -95,14 +97,12 @@ class ClipRunner:
         for start in range(0, whole.shape[1], batch_size):
             events = whole[:, start : start + batch_size].astype(_dtype(self._port))
             parts.append(_run(self._session, wanted, {"events": events}, self._where))
-        merged = {
-            name: np.concatenate([part[i] for part in parts], axis=1 if name.startswith(_OVER_TIME) else 0)
-            for i, name in enumerate(wanted)
-        }
+        merged = {name: _merge(name, [part[i] for part in parts]) for i, name in enumerate(wanted)}
         logits: NDArray[np.float64] = merged["logits"]
         trace = Trace(_group(merged, "train"), _group(merged, "membrane"), logits) if self._trace else None
         counts = np.count_nonzero(whole, axis=(0, *range(2, whole.ndim)))
-        return OnnxRun(logits, np.asarray(counts), _group(merged, "spikes"), _group(merged, "synops"), trace)
+        spikes, synops, sent = (_group(merged, kind) for kind in ("spikes", "synops", "sent"))
+        return OnnxRun(logits, np.asarray(counts), spikes, synops, sent, trace)
 
 
 class StepRunner:
@@ -154,7 +154,8 @@ class StepRunner:
         Returns
         -------
         outputs : dict
-            ``train/<population>`` uint8 ``[B, *shape]`` and ``readout`` float64 ``[B, classes]``.
+            ``train/<population>`` ``[B, *shape]`` uint8, of relays their messages as int32 and ``membrane/<relay>``
+            int32, and ``readout`` float64 ``[B, classes]``.
         states : dict
             To be handed to the next call.
 
@@ -231,6 +232,13 @@ def _run(session: Any, names: list[str], feed: Mapping[str, NDArray[Any]], where
     except Exception as error:  # as in _open
         raise BackendError(f"{where}: ONNX Runtime failed: {error}") from error
     return results
+
+
+def _merge(name: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """One output of all batches."""
+    if name.startswith("sent/"):
+        return np.asarray(np.sum(parts, axis=0, dtype=np.int64))
+    return np.concatenate(parts, axis=1 if name.startswith(_OVER_TIME) else 0)
 
 
 def _group(outputs: Mapping[str, NDArray[Any]], kind: str) -> Counts:

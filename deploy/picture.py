@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from spikefold.deploy.compare import Row
+from spikefold.deploy.comparison import Row
 from spikefold.errors import BackendError
 from spikefold.files import atomic_path
 
@@ -21,7 +21,8 @@ def _plain(value: float, _: int) -> str:
 def draw_accuracy_energy(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
     """Draw fixed-point accuracy against energy, one panel a chip or table, ranges as bars.
 
-    A hollow marker is a lower bound: the chip's share without the gate work, which no source prices.
+    A hollow marker is a lower bound: the chip's share without gate work, which no source prices, or with numbers priced
+    as spikes on a chip that sends nothing else.
 
     Raises
     ------
@@ -60,6 +61,6 @@ def draw_accuracy_energy(rows: Sequence[Row], path: str | os.PathLike[str]) -> N
         if i == 0:
             axes.set_ylabel(f"fixed-point accuracy on {rows[0].samples} test samples (%)")
             axes.legend(fontsize=8)
-    figure.supxlabel("bars: low to high of the sources; hollow: lower bound, gate work not priced", fontsize=8)
+    figure.supxlabel("bars: low to high of the sources; hollow: lower bound, not all work is priced", fontsize=8)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150, metadata={"Software": None})

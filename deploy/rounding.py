@@ -47,7 +47,8 @@ class Bounded:
     value: Tensor
     error: Tensor
     undecided: int = 0
-    """Entries of selections by rank that rounding might change; the bound allows for both outcomes."""
+    """Entries of selections by rank, here or in relays before, that rounding might change; the bound allows for both
+    outcomes."""
 
 
 def gamma(n: int, u: float = U64) -> float:
@@ -55,17 +56,30 @@ def gamma(n: int, u: float = U64) -> float:
     return n * u / (1 - n * u)
 
 
-def bounded_current(population: FloatPopulation, spikes: Mapping[str, Tensor]) -> Bounded:
-    """Current before the gate, ``[T, B, *shape]``: off by at most ``(gamma_1(u32) + 2 gamma_n) (sum |w||x| + |b|)``."""
-    schedule = population.bias_schedule
+def bounded_current(population: FloatPopulation, sent: Mapping[str, Bounded]) -> Bounded:
+    """Current before the gate, ``[T, B, *shape]``, from what each source sends.
+
+    It is off by at most ``sum |w| dx + (gamma_1(u32) + 2 gamma_n) (sum |w| (|x| + dx) + |b|)``; spikes that are the
+    module's own have dx = 0, messages of relays have not.
+    """
+    schedule, sources = population.bias_schedule, {s.source for s in population.synapses}
     absolute = replace(
         population,
         synapses=tuple(replace(s, weight=np.abs(s.weight), bias=np.abs(s.bias)) for s in population.synapses),
         bias_schedule=None if schedule is None else np.abs(schedule),
     )
     terms = sum(int(s.weight[0].size) + 1 for s in population.synapses) + EXTRA_OPERATIONS
-    total = absolute.current({name: spikes[name].abs() for name in {s.source for s in population.synapses}})
-    return Bounded(population.current(spikes), total * (gamma(1, U32) + 2 * gamma(terms)))
+    value = population.current({name: sent[name].value for name in sources})
+    largest = absolute.current({name: sent[name].value.abs() + sent[name].error for name in sources})
+    error = largest * (gamma(1, U32) + 2 * gamma(terms))
+    if any(bool(sent[name].error.any()) for name in sources):
+        spread = replace(
+            absolute,
+            synapses=tuple(replace(s, bias=np.zeros_like(s.bias)) for s in absolute.synapses),
+            bias_schedule=None,
+        )
+        error = error + spread.current({name: sent[name].error for name in sources}) * (1 + 2 * gamma(terms))
+    return Bounded(value, error, sum(sent[name].undecided for name in sources))
 
 
 def bounded_gated(gate: GateProgram | None, current: Bounded) -> Bounded:
@@ -76,6 +90,16 @@ def bounded_gated(gate: GateProgram | None, current: Bounded) -> Bounded:
     value = current.value * factor.value
     error = current.value.abs() * factor.error + factor.value.abs() * current.error + current.error * factor.error
     return Bounded(value, error + 2 * gamma(EXTRA_OPERATIONS) * value.abs(), factor.undecided)
+
+
+def exactly(value: Tensor) -> Bounded:
+    """Values that both nets share."""
+    return Bounded(value, torch.zeros_like(value))
+
+
+def bounded_message(population: FloatPopulation, gated: Bounded) -> Bounded:
+    """What a relay sends for its gated current; cutting off negative numbers brings none farther apart."""
+    return replace(gated, value=gated.value.clamp(min=0)) if population.rectifies else gated
 
 
 def bounded_gate(program: GateProgram, current: Bounded) -> Bounded:
@@ -89,15 +113,21 @@ def bounded_gate(program: GateProgram, current: Bounded) -> Bounded:
 def membrane_error(population: FloatPopulation, gated: Bounded, membranes: Tensor, teacher: Tensor) -> Tensor:
     """Bound on the membranes before the reset, both nets resetting where ``teacher`` (the module) spikes.
 
-    ``e_t = decay (1 - s_{t-1}) e_{t-1} + dI_t + 8 u (|v_t| + |I_t|)``.
+    ``e_t = decay k_{t-1} + dI_t + 8 u (|v_t| + |I_t|)``. A hard reset leaves ``k_t = (1 - s_t) e_t + s_t dr``, with dr
+    the rounding of ``v_reset`` to float32; a soft one ``k_t = e_t + s_t (dtheta + 2 u (|v_t| + theta))``.
     """
+    theta = torch.as_tensor(np.abs(population.v_threshold), dtype=membranes.dtype)
+    reset = torch.as_tensor(np.abs(0.0 if population.v_reset is None else population.v_reset), dtype=membranes.dtype)
     errors = []
     error = torch.zeros_like(gated.error[0])
     for t in range(len(membranes)):
         rounding = 8 * U64 * (membranes[t].abs() + gated.value[t].abs())
         error = population.decay * error + gated.error[t] + rounding
         errors.append(error)
-        error = error * (1 - teacher[t])
+        if population.soft_reset:
+            error = error + teacher[t] * (U32 * theta + 2 * U64 * (membranes[t].abs() + theta))
+        else:
+            error = error * (1 - teacher[t]) + teacher[t] * U32 * reset
     return torch.stack(errors)
 
 

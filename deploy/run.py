@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -23,6 +22,7 @@ from spikefold.deploy.activity import Activity
 from spikefold.deploy.count import Counts, activity, counts_from_trace
 from spikefold.deploy.lava.runner import run_lava
 from spikefold.deploy.onnx_runner import ClipRunner
+from spikefold.deploy.tuned import find_file
 from spikefold.errors import InputError
 
 Backend = Literal["onnx", "lava", "torch", "reference"]
@@ -34,8 +34,10 @@ Net: TypeAlias = FixedPointGraph | str | os.PathLike[str]
 class Run:
     """What a net did on some clips.
 
-    ``logits`` is ``[B, classes]``; the counts are int64 ``[B]`` per population or synapse; ``trace`` holds every spike
-    and membrane value where it was asked for (always on Lava).
+    ``logits`` is ``[B, classes]``; the counts are int64 ``[B]`` per population or synapse, a relay's being of the
+    numbers other than 0 that it sent; ``sent`` is int64 ``[T, *shape]`` per population and for the input: how many of
+    the samples sent a message there and then; ``trace`` holds every spike and membrane value where it was asked for
+    (always on Lava).
     """
 
     graph: FixedPointGraph
@@ -45,6 +47,7 @@ class Run:
     input_counts: NDArray[np.int64]
     spike_counts: Counts
     synops: Counts
+    sent: Counts
     trace: Trace | None
     seconds: float
 
@@ -66,8 +69,8 @@ class Run:
 
 
 def open_net(net: Net) -> FixedPointGraph:
-    """The net itself, or the one that a ``.nir`` file holds."""
-    return net if isinstance(net, FixedPointGraph) else load_nir(Path(net))
+    """The net itself, or one that a ``.nir`` file holds, which may be a shipped one (`spikefold.deploy.tuned`)."""
+    return net if isinstance(net, FixedPointGraph) else load_nir(find_file(net))
 
 
 def run(
@@ -105,7 +108,8 @@ def run(
     start = time.perf_counter()
     if backend == "onnx":
         result = ClipRunner(graph, trace=trace).run(whole)
-        logits, spikes, synops, kept = result.logits, result.spike_counts, result.synops, result.trace
+        logits, spikes, synops, sent = result.logits, result.spike_counts, result.synops, result.sent
+        kept = result.trace
     else:
         if backend == "lava":
             kept = run_lava(graph, whole, time_limit_s=time_limit_s)
@@ -117,13 +121,15 @@ def run(
             raise InputError(f"backend is {backend!r}; choose one of {', '.join(BACKENDS)}")
         logits = kept.logits
         spikes, synops = counts_from_trace(graph, whole, kept)
+        trains: dict[str, NDArray[np.generic]] = {graph.input.name: whole, **kept.spikes}
+        sent = {name: np.asarray(np.count_nonzero(train, axis=1)) for name, train in trains.items()}
     seconds = time.perf_counter() - start
     inputs = np.asarray(np.count_nonzero(whole, axis=(0, *range(2, whole.ndim))), dtype=np.int64)
-    return Run(graph, backend, len(whole), logits, inputs, spikes, synops, kept, seconds)
+    return Run(graph, backend, len(whole), logits, inputs, spikes, synops, sent, kept, seconds)
 
 
 def differences(left: Trace, right: Trace) -> tuple[int, int]:
-    """Number of differing spikes and of differing membrane values between two runs of the same clips."""
+    """Number of differing spikes (or numbers of a relay) and of membrane values between two runs of the same clips."""
     found = differences_by_layer(left, right).values()
     return sum(spikes for spikes, _ in found), sum(membranes for _, membranes in found)
 

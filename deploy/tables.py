@@ -8,48 +8,18 @@ from rich.console import Console
 from rich.table import Table
 
 from spikefold.deploy.activity import Activity
-from spikefold.deploy.compare import Paired, Row
-from spikefold.deploy.hardware import Range
-from spikefold.deploy.price import GATE_PROCESSOR, Price
-
-_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"), (1e-12, "p"))
-
-
-def si(value: float, unit: str) -> str:
-    """A number with three digits and an SI prefix: ``4.6e-4, "J"`` becomes ``460 uJ``."""
-    if value == 0:
-        return f"0 {unit}"
-    factor, prefix = next(((f, p) for f, p in _PREFIXES if abs(value) >= f), _PREFIXES[-1])
-    return f"{value / factor:.3g} {prefix}{unit}"
-
-
-def count(value: float) -> str:
-    """A count in thousands or millions, three digits."""
-    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            return f"{value / factor:.3g} {letter}"
-    return f"{value:.3g}"
-
-
-def ranged(quantity: Range) -> str:
-    """Nominal value with its low and high."""
-    if quantity.low == quantity.high:
-        return si(quantity.value, "J")
-    return f"{si(quantity.value, 'J')} ({si(quantity.low, 'J')} to {si(quantity.high, 'J')})"
-
-
-def change(result: Paired) -> str:
-    """A paired difference in percentage points with its interval and the samples behind it."""
-    return (
-        f"{100 * result.difference:+.1f} [{100 * result.low:+.1f}, {100 * result.high:+.1f}] "
-        f"(+{result.gained} -{result.lost})"
-    )
+from spikefold.deploy.compare import ratios
+from spikefold.deploy.comparison import Row
+from spikefold.deploy.price_record import GATE_PROCESSOR, Price
+from spikefold.deploy.verdict import plain_row, verdicts
+from spikefold.deploy.words import change, count, ranged
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:
     """Variants as columns, figures as rows."""
     samples = rows[0].samples if rows else 0
-    table = Table(title=f"{samples} test samples; energies per inference: nominal (low to high)", title_justify="left")
+    title = f"{samples} test samples; energies per inference: nominal (low to high); ratios nominal, gates included"
+    table = Table(title=title, title_justify="left")
     table.add_column("", no_wrap=False)
     for row in rows:
         table.add_column(row.name if row.mode == "none" else f"{row.name} {row.mode}", justify="right")
@@ -66,11 +36,21 @@ def comparison_table(rows: Sequence[Row]) -> Table:
     line("firing rate", [f"{r.activity.firing_rate:.3f}" for r in rows])
     line("synops (counted)", [count(r.activity.synops) for r in rows])
     line("neuron updates (counted)", [count(r.activity.updates) for r in rows])
+    if any(r.activity.relay_operations for r in rows):
+        line("graded messages of relays (counted)", [count(r.activity.relay_messages) for r in rows])
+        line("relay operations (counted)", [count(r.activity.relay_operations) for r in rows])
     line("gate operations (counted)", [count(r.activity.gate_operations) for r in rows], end=True)
     for i, first in enumerate(rows[0].prices if rows else ()):
         line(_chip_name(first), [_energy(r.prices[i]) for r in rows])
         if first.family == "chip":
             line("  fits as is", [_fits(r.prices[i]) for r in rows])
+            line("  cores, chips", [_cores(r.prices[i]) for r in rows])
+            line("  first step to answer", [_time(r.prices[i]) for r in rows])
+    for i, first in enumerate(rows[0].beside if rows else ()):
+        line(first.title, [_energy(r.beside[i]) for r in rows])
+    found = [ratios(r, plain_row(rows)) for r in rows]
+    for name in found[0] if rows else ():
+        line(f"energy of {name}", [_ratio(r, name, f[name]) for r, f in zip(rows, found, strict=True)])
     if any(p.gate_processor for r in rows for p in r.prices):
         line(GATE_PROCESSOR, [_gate_line(r) for r in rows], end=True)
     line("Lava: samples", [str(r.lava.samples) if r.lava else "not run" for r in rows])
@@ -95,9 +75,27 @@ def _fits(price: Price) -> str:
     return "yes" if price.fits else f"no ({len(price.fit_notes)} reasons)"
 
 
+def _ratio(row: Row, name: str, value: float) -> str:
+    bound = any(p.lower_bound for p in row.prices if p.hardware == name.split(" / ")[0])
+    return f"{'>= ' if bound else ''}{value:.2f}"
+
+
+def _cores(price: Price) -> str:
+    return f"{price.cores:,}, {price.chips:,}"
+
+
+def _time(price: Price) -> str:
+    return "" if price.latency is None else f"{price.steps} steps, {ranged(price.latency, 's')}"
+
+
 def _gate_line(row: Row) -> str:
     priced = [p.gate_processor for p in row.prices if p.gate_processor is not None]
     return ranged(priced[0]) if priced else "0 J"
+
+
+def answers(rows: Sequence[Row]) -> list[str]:
+    """One sentence a variant: what it brings against the plain net, and which mode to deploy."""
+    return [verdict.sentence for verdict in verdicts(rows)]
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
@@ -124,19 +122,25 @@ def price_table(price: Price) -> Table:
         table.add_row("total as papers count, attention left out", "", "", ranged(price.total_without_attention))
     if price.gate_processor is not None:
         table.add_row(GATE_PROCESSOR, count(price.gate_operations), "", ranged(price.gate_processor))
+    if price.latency is not None:
+        table.add_row("cores, chips", _cores(price), "", "")
+        table.add_row("first step to answer", f"{price.steps} steps", "", ranged(price.latency, "s"))
     return table
 
 
 def activity_table(activity: Activity) -> Table:
-    """Spikes, synaptic operations and gate work of every layer."""
+    """Messages, synaptic operations and gate work of every layer."""
     table = Table(title="counted, mean per sample", title_justify="left")
-    for name in ("layer", "neurons", "spikes", "rate", "synops into it", "gate operations"):
+    for name in ("layer", "neurons", "messages", "rate", "synops into it", "gate operations"):
         table.add_column(name, justify="left" if name == "layer" else "right")
     for layer in activity.layers:
         into = sum(s.synops for s in activity.synapses if s.target == layer.name)
         rate = f"{layer.spikes / layer.updates:.3f}" if layer.fires else "readout"
+        if layer.relay is not None:
+            bits = max((s.payload_bits for s in activity.synapses if s.source == layer.name), default=0)
+            rate = f"relay, {bits} bits"
         gate = count(layer.gate.operations) if layer.gate else "-"
-        table.add_row(layer.name, count(layer.neurons), count(layer.spikes), rate, count(into), gate)
+        table.add_row(layer.name, count(layer.neurons), count(layer.messages), rate, count(into), gate)
     return table
 
 

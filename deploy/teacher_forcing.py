@@ -1,9 +1,10 @@
 """Folded float net against the trained module, each layer and step on its own.
 
 The module runs in float64 and its neurons are recorded. Each captured population then gets the module's own spikes from
-its sources and resets where the module resets, so that no difference is carried on. A float net can flip a spike by
-rounding alone; what is asked is that every membrane lies as near as rounding explains (`spikefold.deploy.rounding`),
-and that every flipped spike belongs to a membrane that near to its threshold.
+its sources and resets where the module resets, so that no difference is carried on. Relays are no neurons of the module
+and are compared with nothing: what they send is bounded, and the bound goes on to the layers behind. A float net can
+flip a spike by rounding alone; what is asked is that every membrane lies as near as rounding explains
+(`spikefold.deploy.rounding`), and that every flipped spike belongs to a membrane that near to its threshold.
 
 The bounds are proved; the differences and distances are measured.
 """
@@ -25,7 +26,16 @@ from torch import Tensor, nn
 from spikefold.converters.calibrate import batches
 from spikefold.converters.capture.network import INPUT, OUTPUT, READOUT
 from spikefold.converters.float_graph import FloatNet, FloatPopulation
-from spikefold.deploy.rounding import U32, Bounded, bounded_current, bounded_gated, gamma, membrane_error
+from spikefold.deploy.rounding import (
+    U32,
+    Bounded,
+    bounded_current,
+    bounded_gated,
+    bounded_message,
+    exactly,
+    gamma,
+    membrane_error,
+)
 from spikefold.errors import InputError
 from spikefold.models.lif import NeuronSpec
 
@@ -61,7 +71,8 @@ class LayerFolding:
     outside : int
         Membranes that differ by more than their bound.
     undecided : int
-        Entries of selections by rank, in gates, that rounding might change; bounds behind them are wide.
+        Entries of selections by rank, in gates of this layer and of relays before it, that rounding might change;
+        bounds behind them are wide.
     """
 
     name: str
@@ -199,24 +210,28 @@ def module_logits(recording: Recording, like: Tensor) -> Tensor:
 def _teacher_forced(net: FloatNet, recording: Recording, clips: Tensor) -> Iterable[LayerFolding]:
     steps, batch = clips.shape[:2]
     firing = [p for p in net.populations if p.fires]
-    missing = {p.name for p in firing if not p.pools} ^ set(recording.spikes)
+    missing = {p.name for p in firing if not p.logic} ^ set(recording.spikes)
     if missing:
         raise InputError(
             f"neurons {', '.join(sorted(missing))} are in the module or in the captured net but not in both: capture "
             "this very module, and give each place in it a neuron module of its own"
         )
-    trains: dict[str, Tensor] = {INPUT: clips}
-    for population in firing:  # a max pooling sends no train of its own: whole numbers decide it, without rounding
-        sent = population.fire(population.current(trains))[0] if population.pools else recording.spikes[population.name]
-        trains[population.name] = sent.reshape(steps, batch, *population.shape)
-    for population in (p for p in net.populations if not p.pools):
-        gated = bounded_gated(population.gate, bounded_current(population, trains))
-        if not population.fires:
+    sent = {INPUT: exactly(clips)}
+    for population in net.populations:
+        gated = bounded_gated(population.gate, bounded_current(population, sent))
+        if population.logic:  # on spikes, no neuron of the module: whole numbers decide it, without rounding
+            sent[population.name] = exactly(population.fire(gated.value)[0])
+            continue
+        if population.relays:
+            sent[population.name] = bounded_message(population, gated)
+            continue
+        if population.is_readout:
             yield _compare_readout(population, gated, recording)
             continue
-        spec, teacher = recording.specs[population.name], trains[population.name]
+        teacher = recording.spikes[population.name].reshape(steps, batch, *population.shape)
+        sent[population.name], spec = exactly(teacher), recording.specs[population.name]
         spikes, membranes = population.fire(gated.value, teacher)
-        own = replace(population, decay=spec.decay)
+        own = _unrounded(population, spec)
         _, wanted = own.fire(spec.input_gain * recording.currents[population.name].reshape(teacher.shape), teacher)
         error = membrane_error(own, gated, membranes, teacher)
         flipped = spikes != teacher
@@ -230,6 +245,12 @@ def _teacher_forced(net: FloatNet, recording: Recording, clips: Tensor) -> Itera
             flip_distance=float(distance[worst]) if worst >= 0 else 0.0,
             flip_bound=float(limit[worst]) if worst >= 0 else 0.0,
         )
+
+
+def _unrounded(population: FloatPopulation, spec: NeuronSpec) -> FloatPopulation:
+    """The neurons with the module's own constants, which folding rounds to float32."""
+    exact: dict[str, Any] = {"decay": spec.decay, "v_threshold": np.full(population.shape, spec.v_threshold)}
+    return replace(population, **exact, v_reset=np.full(population.shape, spec.v_reset) if spec.v_reset else None)
 
 
 def _compare_readout(population: FloatPopulation, gated: Bounded, recording: Recording) -> LayerFolding:

@@ -7,7 +7,8 @@ folding
 attention
     gates computed per clip against their lowered form: an approximation, shown;
 quantisation
-    float against fixed point, each layer alone and all of them carried on: an approximation, shown;
+    float against fixed point, each layer alone and all of them carried on: an approximation, shown, of spikes as those
+    that differ, of the numbers that relays send as a signal-to-noise ratio;
 backends
     the integers in torch, in ONNX Runtime, in Lava and read back from a NIR file: equal in every bit.
 

@@ -104,9 +104,14 @@ def _attention_lines(v: Verification) -> list[str]:
             + _accuracy(a.accuracy_dynamic, a.accuracy_lowered)
         ]
     for layer in a.layers:
-        line = f"  {layer.name}: {layer.spikes_dynamic:,} -> {layer.spikes_lowered:,} spikes"
-        if a.mode != "dynamic":
-            line += f"; spikes differ in {_both(layer.isolated, layer.cumulative, layer.neuron_steps)}"
+        if layer.isolated_snr_db is not None and layer.cumulative_snr_db is not None:
+            line = f"  {layer.name}: relay"
+            if a.mode != "dynamic":
+                line += f", messages {_ratios(layer.isolated_snr_db, layer.cumulative_snr_db)}"
+        else:
+            line = f"  {layer.name}: {layer.spikes_dynamic:,} -> {layer.spikes_lowered:,} spikes"
+            if a.mode != "dynamic":
+                line += f"; spikes differ in {_both(layer.isolated, layer.cumulative, layer.neuron_steps)}"
         if layer.gate_variation is not None:
             line += f"; gate varies {layer.gate_variation:.1%} over samples"
         lines.append(line)
@@ -123,15 +128,17 @@ def _quantisation_lines(v: Verification) -> list[str]:
         spikes = ""
         if layer.fires:
             spikes = f"spikes differ in {_both(layer.isolated, layer.cumulative, layer.neuron_steps)}; "
-        lines.append(
-            f"  {layer.name}: {spikes}membranes {layer.isolated_snr_db:.1f} dB above their error alone, "
-            f"{layer.cumulative_snr_db:.1f} dB carried on"
-        )
+        what = "messages" if layer.relays else "membranes"
+        lines.append(f"  {layer.name}: {spikes}{what} {_ratios(layer.isolated_snr_db, layer.cumulative_snr_db)}")
     return lines
 
 
 def _both(isolated: int, cumulative: int, whole: int) -> str:
     return f"{isolated / whole:.3%} of neuron-steps alone, {cumulative / whole:.3%} carried on"
+
+
+def _ratios(isolated_db: float, cumulative_db: float) -> str:
+    return f"{isolated_db:.1f} dB above their error alone, {cumulative_db:.1f} dB carried on"
 
 
 def _state_lines(v: Verification) -> list[str]:
@@ -143,6 +150,8 @@ def _state_lines(v: Verification) -> list[str]:
             f"  {layer.name}: u {_used(layer.current)}, {layer.wrapped:,} wrapped; v {_used(layer.membrane)}, "
             f"{layer.clipped:,} clipped"
         )
+        if layer.saturated:
+            line += f"; {_share(layer.saturated, layer.values)} messages saturate"
         if layer.fires_at_equality:
             line += f"; {_share(layer.ties, layer.values)} exactly at the threshold, where the module fires"
         lines.append(line)

@@ -1,8 +1,9 @@
-"""The leaky integrate-and-fire neuron with hard reset, run over all time steps of a clip.
+"""The leaky integrate-and-fire neuron, run over all time steps of a clip.
 
     v_t = decay * m_{t-1} + input_gain * x_t        membrane before the reset
     s_t = [v_t > v_threshold]   or   [v_t >= v_threshold]
-    m_t = v_t * (1 - s_t) + v_reset * s_t           m_{-1} = 0
+    m_t = v_t * (1 - s_t) + v_reset * s_t           m_{-1} = 0      (hard reset)
+    m_t = v_t - v_threshold * s_t                                   (soft reset)
 
 The systems differ in these numbers: FSTA-SNN (AAAI 2025) has decay 0.25, an effective threshold of 0.5 and the strict
 comparison; ASA-SNN (ICCV 2023) 0.3, 0.3 and ``>=``; MA-SNN (TPAMI 2023) also resets to the threshold, which then
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 
 from spikefold.errors import InputError
-from spikefold.models.surrogate import Surrogate, SurrogateLIF, fire
+from spikefold.models.surrogate import Surrogate, SurrogateLIF, after_reset, fire
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class NeuronSpec:
         Membrane after a spike; at most v_threshold.
     input_gain : float
         Factor on the current before it is added.
+    soft_reset : bool
+        True: a spike takes the threshold off the membrane, in place of setting it to v_reset, which must be 0 then.
     """
 
     decay: float
@@ -45,6 +48,7 @@ class NeuronSpec:
     strict: bool
     v_reset: float = 0.0
     input_gain: float = 1.0
+    soft_reset: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values no neuron can have."""
@@ -58,14 +62,16 @@ class NeuronSpec:
             raise InputError(f"v_threshold = {self.v_threshold}: must be greater than 0")
         if self.v_reset > self.v_threshold:
             raise InputError(f"v_reset = {self.v_reset}: must be at most v_threshold = {self.v_threshold}")
+        if self.soft_reset and self.v_reset != 0.0:
+            raise InputError(f"v_reset = {self.v_reset}: a soft reset sets no value; leave v_reset at 0")
 
 
 class LIF(nn.Module):
-    """Leaky integrate-and-fire neurons with hard reset; state is zero at the start of every call.
+    """Leaky integrate-and-fire neurons; state is zero at the start of every call.
 
     Parameters
     ----------
-    decay, v_threshold, v_reset, strict, input_gain
+    decay, v_threshold, v_reset, strict, input_gain, soft_reset
         See `NeuronSpec`.
     surrogate : {"tanh", "rectangular", "window", "atan", "triangular"}
         Derivative used for ds/dv in training; see `spikefold.models.surrogate.derivative`.
@@ -82,9 +88,10 @@ class LIF(nn.Module):
         input_gain: float = 1.0,
         surrogate: Surrogate = "tanh",
         detach_reset: bool = False,
+        soft_reset: bool = False,
     ) -> None:
         super().__init__()
-        self._spec = NeuronSpec(decay, v_threshold, strict, v_reset, input_gain)
+        self._spec = NeuronSpec(decay, v_threshold, strict, v_reset, input_gain, soft_reset)
         if surrogate not in get_args(Surrogate):
             raise InputError(f"surrogate = {surrogate!r}: must be one of {', '.join(get_args(Surrogate))}")
         self.surrogate: Surrogate = surrogate
@@ -157,8 +164,7 @@ class LIF(nn.Module):
         for step in range(x.shape[0]):
             if step > 0:
                 resets = spikes[-1] if teacher is None else teacher[step - 1].to(x.dtype)
-                kept = v * (1.0 - resets) + spec.v_reset * resets
-                v = decay * kept + gain * x[step]
+                v = decay * after_reset(v, resets, spec) + gain * x[step]
             membranes.append(v)
             spikes.append(fire(v, spec).to(x.dtype))
         return torch.stack(spikes), torch.stack(membranes)
@@ -166,9 +172,9 @@ class LIF(nn.Module):
     def extra_repr(self) -> str:
         """Show the neuron's numbers in ``print(net)``."""
         s = self.neuron_spec()
+        reset = "soft_reset=True" if s.soft_reset else f"v_reset={s.v_reset:g}"
         return (
-            f"decay={s.decay:g}, v_threshold={s.v_threshold:g}, v_reset={s.v_reset:g}, strict={s.strict}, "
-            f"input_gain={s.input_gain:g}"
+            f"decay={s.decay:g}, v_threshold={s.v_threshold:g}, {reset}, strict={s.strict}, input_gain={s.input_gain:g}"
         )
 
 

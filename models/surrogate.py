@@ -37,6 +37,13 @@ def fire(v: torch.Tensor, spec: NeuronSpec) -> torch.Tensor:
     return v > spec.v_threshold if spec.strict else v >= spec.v_threshold
 
 
+def after_reset(v: torch.Tensor, spikes: torch.Tensor, spec: NeuronSpec) -> torch.Tensor:
+    """Membranes that spikes (0 or 1, of their dtype) leave."""
+    if spec.soft_reset:
+        return v - spec.v_threshold * spikes
+    return v * (1.0 - spikes) + spec.v_reset * spikes
+
+
 class SurrogateLIF(torch.autograd.Function):
     """Back-propagation through time of `LIF`: one saved pair of tensors instead of six a step.
 
@@ -55,7 +62,7 @@ class SurrogateLIF(torch.autograd.Function):
             v = decay * kept + x[step]
             fired = fire(v, spec)
             membranes[step], spikes[step] = v, fired
-            kept = v.masked_fill(fired, spec.v_reset)
+            kept = after_reset(v, spikes[step], spec) if spec.soft_reset else v.masked_fill(fired, spec.v_reset)
         learned = (decay,) if isinstance(decay, torch.Tensor) else ()
         ctx.save_for_backward(membranes, spikes, *learned)
         ctx.decay = None if learned else decay
@@ -75,11 +82,12 @@ class SurrogateLIF(torch.autograd.Function):
         for step in reversed(range(membranes.shape[0])):
             v, s = membranes[step], spikes[step]
             if grad_decay is not None and step + 1 < membranes.shape[0]:
-                grad_decay += grad_x[step + 1] * (v * (1.0 - s) + spec.v_reset * s)
+                grad_decay += grad_x[step + 1] * after_reset(v, s, spec)
             through_spike = grad_spikes[step]
             if not ctx.detach:
-                through_spike = through_spike + later * (spec.v_reset - v)
-            grad_v = through_spike * derivative(v - spec.v_threshold, ctx.surrogate) + later * (1.0 - s)
+                through_spike = through_spike + later * (-spec.v_threshold if spec.soft_reset else spec.v_reset - v)
+            passed_on = later if spec.soft_reset else later * (1.0 - s)
+            grad_v = through_spike * derivative(v - spec.v_threshold, ctx.surrogate) + passed_on
             grad_x[step] = grad_v
             later = grad_v * decay
         total = None if grad_decay is None else grad_decay.sum_to_size(decay.shape)

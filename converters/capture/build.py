@@ -2,7 +2,8 @@
 
 Neurons are discretised with ``dt = 1e-4``: ``LIF(tau = dt / (1 - decay), r = 1 / (1 - decay))`` adds the plain input,
 ``IF(r = 1 / dt)`` where nothing decays, and ``I(r = 1 / dt)`` is the readout that sums over time. NIR fires at
-``v > v_threshold``; where the module fires at equality too, the metadata says ``strict: False``. What is added to a
+``v > v_threshold`` and resets to ``v_reset``; where the module fires at equality too, the metadata says
+``strict: False``, and ``soft_reset: True`` where a spike takes the threshold off the membrane. What is added to a
 current step by step is in the metadata as ``bias_schedule`` ``[T, 1, *shape or 1]``, all but its mean, which is a bias.
 """
 
@@ -68,8 +69,12 @@ class _Builder:
             gain = population.spec.input_gain
             flow, name = population.flow, population.name
             metadata: dict[str, Any] = {"strict": population.spec.strict, "decay": population.spec.decay}
-            if population.pools:
-                metadata["pools"] = True
+            if population.relays:
+                metadata = relay_metadata(population.rectifies, population.selects)
+            if population.logic:
+                metadata["logic"] = True
+            if population.spec.soft_reset:
+                metadata["soft_reset"] = True
             if flow.schedule is not None:
                 fixed = True
                 flow, schedule = _split(flow, flow.schedule, population.shape)
@@ -79,8 +84,15 @@ class _Builder:
                 program = lift_gate(population, self.network.values, self.network.time_steps)
                 metadata |= gate_to_metadata(program)
             self.shapes[name] = population.shape
-            threshold = np.full(population.shape, population.spec.v_threshold, dtype=np.float32)
-            self.nodes[name] = neuron_node(threshold, population.spec.decay, metadata)
+            if population.relays:
+                self.nodes[name] = relay_node(population.shape, metadata)
+                self._connect(flow, name, gain)
+                continue
+            threshold, reset = (
+                np.full(population.shape, value, dtype=np.float32)
+                for value in (population.spec.v_threshold, population.spec.v_reset)
+            )
+            self.nodes[name] = neuron_node(threshold, population.spec.decay, metadata, reset)
             self._connect(flow, name, gain)
         last = self._output()
         self.nodes[OUTPUT] = nir.Output({"output": np.array(self.shapes[last])})
@@ -108,7 +120,7 @@ class _Builder:
                 self.nodes[flatten] = nir.Flatten({"input": np.array(self.shapes[source])}, start_dim=0, end_dim=-1)
                 self.edges.append((source, flatten))
                 source = flatten
-            self.nodes[name] = _linear_node(part, gain)
+            self.nodes[name] = linear_node(part.map, gain)
             self.edges += [(source, name), (name, target)]
 
     def _free_name(self, part: Part, target: str) -> str:
@@ -131,37 +143,63 @@ def _split(flow: Flow, schedule: Tensor, shape: tuple[int, ...]) -> tuple[Flow, 
     return replace(flow, parts=parts, schedule=None), (schedule - mean).numpy()
 
 
-def neuron_node(v_threshold: NDArray[np.float32], decay: float, metadata: dict[str, Any]) -> nir.NIRNode:
-    """A LIF (or IF where ``decay`` is 1) whose input is added unscaled; see the module's text."""
+def neuron_node(
+    v_threshold: NDArray[np.float32],
+    decay: float,
+    metadata: dict[str, Any],
+    v_reset: NDArray[np.float32] | None = None,
+) -> nir.NIRNode:
+    """A LIF (or IF where ``decay`` is 1) whose input is added unscaled; see the module's text.
+
+    After a spike it holds ``v_reset`` (of the shape of ``v_threshold``), or 0 where that is None.
+    """
     zero, one = np.zeros_like(v_threshold), np.ones_like(v_threshold)
+    v_reset = zero if v_reset is None else v_reset
     if decay == 1.0:
-        return nir.IF(r=one / DT, v_threshold=v_threshold, v_reset=zero, metadata=metadata)
+        return nir.IF(r=one / DT, v_threshold=v_threshold, v_reset=v_reset, metadata=metadata)
     return nir.LIF(
         tau=one * (DT / (1 - decay)),
         r=one * (1 / (1 - decay)),
         v_leak=zero,
         v_threshold=v_threshold,
-        v_reset=zero,
+        v_reset=v_reset,
         metadata=metadata,
     )
 
 
-def _linear_node(part: Part, gain: float) -> nir.NIRNode:
-    weight, bias = _array(part.map.weight * gain), _array(part.map.bias * gain)
-    metadata = {"torch_macs": part.map.macs}
-    if isinstance(part.map, lm.DenseMap):
+def relay_metadata(rectifies: bool, selects: bool) -> dict[str, Any]:
+    """What the node of a relay says of itself; see `spikefold.converters.float_graph.FloatPopulation`."""
+    marks = {"rectifies": rectifies, "selects": selects}
+    return {"relay": True, **{name: True for name, mark in marks.items() if mark}}
+
+
+def is_relay(node: nir.NIRNode) -> bool:
+    """Whether a node is one that `relay_node` made."""
+    return isinstance(node, nir.Scale) and bool(node.metadata.get("relay", False))
+
+
+def relay_node(shape: tuple[int, ...], metadata: dict[str, Any]) -> nir.NIRNode:
+    """Pass numbers on unchanged: a scale of 1, which a reader may drop without harm; see `relays`."""
+    return nir.Scale(scale=np.ones(shape, dtype=np.float32), metadata=metadata)
+
+
+def linear_node(linear: lm.LinearMap, gain: float = 1.0) -> nir.NIRNode:
+    """A linear map, times ``gain``, as a NIR node."""
+    weight, bias = _array(linear.weight * gain), _array(linear.bias * gain)
+    metadata = {"torch_macs": linear.macs}
+    if isinstance(linear, lm.DenseMap):
         return nir.Affine(weight=weight, bias=bias, metadata=metadata)
     node = nir.Conv2d(
-        input_shape=part.map.in_shape[1:],
+        input_shape=linear.in_shape[1:],
         weight=weight,
-        stride=part.map.stride,
-        padding=part.map.padding,
-        dilation=part.map.dilation,
-        groups=part.map.groups,
+        stride=linear.stride,
+        padding=linear.padding,
+        dilation=linear.dilation,
+        groups=linear.groups,
         bias=bias,
         metadata=metadata,
     )
-    set_types(node, part.map.in_shape, part.map.out_shape)
+    set_types(node, linear.in_shape, linear.out_shape)
     return node
 
 

@@ -19,7 +19,19 @@ from spikefold.converters.capture.gate_rules import RULES, RULES_OF_FIRST, SPLIT
 from spikefold.converters.capture.network import CapturedPopulation
 from spikefold.converters.capture.operations import permutation
 from spikefold.converters.capture.trace import BATCH
-from spikefold.converters.capture.values import Flow, Gate, Leaf, Sum, Value, is_real, leading, numel, shape_of, where
+from spikefold.converters.capture.values import (
+    Flow,
+    Gate,
+    Gather,
+    Leaf,
+    Sum,
+    Value,
+    is_real,
+    leading,
+    numel,
+    shape_of,
+    where,
+)
 from spikefold.converters.gate_float import FUNCTIONS
 from spikefold.converters.gate_program import GateProgram, Step
 from spikefold.errors import CaptureError
@@ -37,21 +49,64 @@ def lift_gate(population: CapturedPopulation, values: dict[Node, Value], time_st
     """
     if population.gate is None:
         raise CaptureError(f"{population.name} has no gate")
-    lift = Lift(replace(population.flow, features=population.shape), values, time_steps, population.name)
-    if population.spec.input_gain != 1.0:
-        lift.current = lift.emit("scale", 0, factor=1.0 / population.spec.input_gain)
-    last = lift.expression(population.gate)
+    if isinstance(population.gate, GateProgram):
+        return population.gate
+    flow = replace(population.flow, features=population.shape)
+    if isinstance(population.gate, Gather):
+        lift = Lift(flow, values, time_steps, population.name)
+        last = _gates_side_by_side(lift, population.gate, population.shape)
+    else:
+        lift = Lift(flow, values, time_steps, population.name)
+        if population.spec.input_gain != 1.0:
+            lift.sources = [(flow, lift.emit("scale", 0, factor=1.0 / population.spec.input_gain))]
+        last = lift.expression(population.gate)
     return GateProgram((time_steps, -1, *population.shape), lift.pruned(last), time_steps)
 
 
+def _gates_side_by_side(lift: Lift, gathered: Gather, shape: tuple[int, ...]) -> int:
+    """The gates of a relay's channels; 0 where a signal is only read."""
+    lift.sources, start = [], 0
+    for flow, _ in gathered.terms:
+        stop = start + flow.features[0] * shape[0] // sum(f.features[0] for f, _ in gathered.terms)
+        lift.sources.append((flow, lift.emit("slice", 0, axis=2, start=start, stop=stop)))
+        start = stop
+    extents = [_extent(gate, flow) for flow, gate in gathered.terms if gate is not None]
+    extent = tuple(max(sizes) for sizes in zip(*extents, strict=True))[1:]
+    gates: list[int] = []
+    for flow, gate in gathered.terms:
+        lift.flow = flow
+        if gate is None:
+            index = lift.emit("scale", lift.emit("slice", gates[0], axis=2, start=0, stop=1), factor=0.0)
+        else:
+            index = lift.expression(gate)
+        gates.append(lift.emit("broadcast", index, shape=(lift.time_steps, -1, flow.features[0], *extent)))
+    return gates[0] if len(gates) == 1 else lift.emit("concat", *gates, axis=2)
+
+
+def _extent(gate: Gate, flow: Flow) -> tuple[int, ...]:
+    """Sizes of a gate along the features of the current that it multiplies, 1 where it is the same for all."""
+    if not isinstance(gate, Leaf):
+        both = (_extent(gate.left, flow), _extent(gate.right, flow))
+        return tuple(max(sizes) for sizes in zip(*both, strict=True))
+    if not isinstance(gate.node, Node):
+        return (1,) * len(flow.features)
+    if gate.features != flow.features:
+        return flow.features
+    shape = shape_of(gate.node)
+    return ((1,) * len(flow.features) + shape)[-len(flow.features) :]
+
+
 class Lift:
-    """The steps written so far, and which traced operation each value stands for."""
+    """The steps written so far, and which traced operation each value stands for.
+
+    ``flow`` is the current that is gated, ``sources`` are the flows that a gate may read, with their values.
+    """
 
     def __init__(self, flow: Flow, values: dict[Node, Value], time_steps: int, neuron: str) -> None:
         self.flow, self.values, self.time_steps, self.neuron = flow, values, time_steps, neuron
         self.steps: list[Step] = []
         self.known: dict[Node, int] = {}
-        self.current = 0
+        self.sources = [(flow, 0)]
 
     def emit(self, op: str, *inputs: int, constant: Tensor | None = None, **attributes: Any) -> int:
         """Append a step and return the number of its value."""
@@ -131,10 +186,12 @@ class Lift:
 
     def _node(self, node: Node) -> int:
         value = self.values[node]
-        ratio = value.times(self.flow) if isinstance(value, Flow) else None
-        if isinstance(value, Flow) and ratio is not None:
-            index = self._current(value, node)
-            return index if ratio == 1.0 else self.emit("scale", index, factor=ratio)
+        if isinstance(value, Flow):
+            for flow, current in self.sources:
+                ratio = value.times(flow)
+                if ratio is not None:
+                    index = self._current(value, node, flow, current)
+                    return index if ratio == 1.0 else self.emit("scale", index, factor=ratio)
         if isinstance(value, Tensor):
             raise CaptureError(f"gate of {self.neuron}: {where(node)} is a constant where a signal is needed")
         if node.op == "placeholder" or str(node.target).startswith("spikefold.neuron"):
@@ -184,11 +241,10 @@ class Lift:
             raise CaptureError(f"gate of {self.neuron}: {where(source)} has no integer form")
         return rule(self, source)
 
-    def _current(self, value: Flow, node: Node) -> int:
-        index = self.current
+    def _current(self, value: Flow, node: Node, flow: Flow, index: int) -> int:
         if value.axes in ("B T", "BT"):
-            index = self.emit("permute", index, axes=(1, 0, *range(2, 2 + len(self.flow.features))))
-        if value.axes in ("TB", "BT") or value.features != self.flow.features:
+            index = self.emit("permute", index, axes=(1, 0, *range(2, 2 + len(flow.features))))
+        if value.axes in ("TB", "BT") or value.features != flow.features:
             index = self.reshape(index, shape_of(node))
         return index
 

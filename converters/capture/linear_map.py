@@ -8,6 +8,7 @@ says why where it is not. Arithmetic is float64, so that folding adds no roundin
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -20,6 +21,10 @@ Pair: TypeAlias = tuple[int, int]
 
 class NotExactError(Exception):
     """Two maps do not compose exactly; the message says why. Turned into a CaptureError where the node is known."""
+
+
+class NeedsRelayError(NotExactError):
+    """Two maps do not compose into one, but a relay between them, which sends numbers on, makes two of them exact."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +123,48 @@ def any_of(shape: tuple[int, int, int], kernel: Pair, stride: Pair, padding: Pai
     return ConvMap(torch.ones(c, 1, *kernel).double(), torch.zeros(c).double(), shape, stride, padding, dilation, c)
 
 
+def taps_apart(shape: tuple[int, int, int], kernel: Pair, stride: Pair) -> ConvMap:
+    """Lay the values of each pooling window side by side: channels ``[taps * C]``, one tap after another."""
+    c, (height, width) = shape[0], kernel
+    taps = torch.eye(height * width).double().reshape(height * width, 1, 1, height, width)
+    weight = (taps * torch.eye(c).double().reshape(1, c, c, 1, 1)).reshape(-1, c, height, width)
+    return ConvMap(weight, weight.new_zeros(len(weight)), shape, stride)
+
+
 def group_mean(shape: tuple[int, ...], factor: float) -> DenseMap:
     """Sum all but the first axis and scale: what a vote over the neurons of each class does."""
     groups, members = shape[0], math.prod(shape[1:])
     weight = torch.eye(groups).double().repeat_interleave(members, 1) * factor
     return DenseMap(weight, torch.zeros(groups).double(), (groups * members,), groups * members)
+
+
+def into_channels(shape: tuple[int, ...], start: int, total: int) -> LinearMap:
+    """Place channels (axis 0 of ``shape``) at ``start`` among ``total``, the others being zero."""
+    same = identity(shape)
+    if isinstance(same, DenseMap):
+        rest = math.prod(shape[1:])
+        weight = torch.zeros(total * rest, same.weight.shape[1]).double()
+        weight[start * rest : (start + shape[0]) * rest] = same.weight
+        return DenseMap(weight, weight.new_zeros(len(weight)), shape)
+    weight = torch.zeros(total, shape[0], 1, 1).double()
+    weight[start : start + shape[0], :, 0, 0] = torch.eye(shape[0])
+    return ConvMap(weight, weight.new_zeros(total), same.in_shape)
+
+
+def sum_of_blocks(shape: tuple[int, ...], starts: Sequence[int], total: int) -> LinearMap:
+    """Add up blocks of channels, each of ``shape``, that begin at ``starts`` among ``total`` channels."""
+    blocks = [into_channels(shape, start, total) for start in starts]
+    first = blocks[0]
+    weight = torch.stack([b.weight for b in blocks]).sum(0).transpose(0, 1).contiguous()
+    bias = weight.new_zeros(len(weight))
+    if isinstance(first, DenseMap):
+        return DenseMap(weight, bias, (total, *shape[1:]))
+    return ConvMap(weight, bias, (total, *first.in_shape[1:]))
+
+
+def is_complement(m: LinearMap) -> bool:
+    """True where the map gives one minus what it gets."""
+    return replace(m, weight=-m.weight, bias=m.bias - 1).is_identity
 
 
 def without_bias(m: LinearMap) -> LinearMap:
@@ -187,18 +229,18 @@ def _conv_after(second: ConvMap, first: ConvMap) -> ConvMap:
         second.macs + first.macs,
     )
     if joined.out_shape != second.out_shape:
-        raise NotExactError(f"joined shape {joined.out_shape} differs from {second.out_shape}")
+        raise NeedsRelayError(f"joined shape {joined.out_shape} differs from {second.out_shape}")
     return joined
 
 
 def _require_pool_like(first: ConvMap) -> None:
     """A padded map may follow only what keeps the zeros around the picture zero."""
     if bool(first.bias.any()):
-        raise NotExactError("the first map has a bias and the second one pads with zeros, so the border would differ")
+        raise NeedsRelayError("the first map has a bias and the second one pads with zeros, so the border would differ")
     if tuple(first.weight.shape[2:]) != first.stride or any(first.padding) or first.dilation != (1, 1):
-        raise NotExactError("the second map pads the first one's result with zeros, so the border would differ")
+        raise NeedsRelayError("the second map pads the first one's result with zeros, so the border would differ")
     if any(n % s for n, s in zip(first.in_shape[1:], first.stride, strict=True)):
-        raise NotExactError(f"the pooling {first.stride} does not divide the size {first.in_shape[1:]}")
+        raise NeedsRelayError(f"the pooling {first.stride} does not divide the size {first.in_shape[1:]}")
 
 
 def _undilated(m: ConvMap) -> Tensor:

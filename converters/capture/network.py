@@ -16,50 +16,57 @@ from torch import Tensor
 from torch.fx import Node
 
 from spikefold.converters.capture import linear_map as lm
-from spikefold.converters.capture.operations import HANDLERS, label, pair
+from spikefold.converters.capture.layers import label, pair, then
+from spikefold.converters.capture.logic import ANY, BOTH, any_in_window, both, is_literal, is_spikes
+from spikefold.converters.capture.operations import HANDLERS, Handler
+from spikefold.converters.capture.relays import flows_read, gather, largest_of, sum_of_sent, takes_relay
 from spikefold.converters.capture.trace import TracedModule
 from spikefold.converters.capture.values import (
     Derived,
     Flow,
     Gate,
     Gated,
+    Gather,
+    Mixed,
     Part,
     Value,
     leading,
     shape_text,
     where,
 )
+from spikefold.converters.gate_program import GateProgram
 from spikefold.errors import CaptureError
 from spikefold.models.lif import NeuronSpec
 
 SUPPORTED = (
-    "Conv2d, Linear, BatchNorm, AvgPool2d, AdaptiveAvgPool2d, MaxPool2d of spikes, Flatten, Dropout, residual sums, "
-    "constant scales, neurons with a neuron_spec(), and gates"
+    "Conv2d, Linear, BatchNorm, AvgPool2d, AdaptiveAvgPool2d, MaxPool2d and products of spikes, Flatten, Dropout, "
+    "residual sums, constant scales, neurons with a neuron_spec(), and gates"
 )
-GATED = (
-    "reads a gated signal; a gate must stand directly before a neuron (move the attention between the last linear "
-    "layer and its neuron)"
-)
+GATED = "reads a gated signal whose time axis is gone; gate it before averaging over time"
 INPUT = "input"
 OUTPUT = "output"
 READOUT = "readout"
-OR = NeuronSpec(decay=0.0, v_threshold=0.5, strict=True)
-"""Fires where any of its synapses of weight 1 brings a spike: what max pooling does to spikes."""
+RELAY = NeuronSpec(decay=0.0, v_threshold=1.0, strict=True)
+"""Stands where a relay has no use for a neuron's constants."""
 
 
 @dataclass(frozen=True)
 class CapturedPopulation:
     """Neurons as captured: the flow into them, their constants, and the gate on their current if there is one.
 
-    ``pools`` marks neurons that stand for a max pooling and are no neurons of the module.
+    ``logic`` marks neurons that stand for a max pooling or a product of spikes and are no neurons of the module. What
+    ``relays`` is no neuron either: it sends its gated current as a number, negative ones as 0 where it ``rectifies``.
     """
 
     name: str
     flow: Flow
     spec: NeuronSpec
-    gate: Gate | None
+    gate: Gate | Gather | GateProgram | None
     shape: tuple[int, ...]
-    pools: bool = False
+    logic: bool = False
+    relays: bool = False
+    rectifies: bool = False
+    selects: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,8 @@ class _Reader:
         self.input_shape = sample_shape[2:]
         self.values: dict[Node, Value] = {}
         self.populations: list[CapturedPopulation] = []
+        self.anchors: list[Flow] = []
+        self.relayed: dict[Any, Flow] = {}
 
     def read(self) -> CapturedNetwork:
         output: Flow | None = None
@@ -118,7 +127,7 @@ class _Reader:
 
     def _call(self, node: Node) -> Value:
         arguments = [self._value(a) for a in node.args]
-        flows = [a for a in arguments if isinstance(a, (Flow, Gated, Derived))]
+        flows = [a for a in arguments if isinstance(a, (Flow, Gated, Mixed, Derived))]
         name = str(node.target).removesuffix(".default")
         if node.target is operator.getitem and isinstance(arguments[0], Flow):
             return arguments[0]
@@ -128,17 +137,92 @@ class _Reader:
             return self._neuron(node, arguments[0], node.args[1])
         if name == "aten.max_pool2d" and isinstance(arguments[0], Flow) and self._spikes_of(arguments[0]):
             return self._max_pool(node, arguments)
+        if name == "aten.mul.Tensor" and all(isinstance(a, Flow) and self._literal_of(a) for a in arguments):
+            product = both(node, *arguments)
+            if product is not None:
+                return self._logic(node, product, BOTH, self._free_name(node.name))
+        if name == "aten.max_pool2d" and takes_relay(arguments[0]):
+            return self._max_of_numbers(node, arguments)
+        if name == "aten.relu" and takes_relay(arguments[0]):
+            return self._relay(node, arguments[0], rectifies=True)
         handler = HANDLERS.get(name.partition(".")[2].partition(".")[0])
-        reason = ""
+        result, reason = None, ""
         if handler is not None:
-            try:
-                result = handler(node, arguments, self.time_steps)
-            except lm.NotExactError as error:
-                reason, result = str(error), None
-            if result is not None:
-                return result
-        gated = next((Derived(node, GATED) for f in flows if isinstance(f, Gated)), None)
+            result, reason, needs_relay = self._try(handler, node, arguments)
+            if result is None and (needs_relay or any(isinstance(f, (Gated, Mixed)) for f in flows)):
+                kinds = (Flow, Gated, Mixed) if needs_relay else (Gated, Mixed)
+                sent = [self._relay(node, a) if isinstance(a, kinds) and takes_relay(a) else a for a in arguments]
+                result, reason, _ = self._try(handler, node, sent)
+        if result is not None:
+            return result
+        gated = next((Derived(node, GATED) for f in flows if isinstance(f, (Gated, Mixed))), None)
         return next((f for f in flows if isinstance(f, Derived)), gated or Derived(node, reason))
+
+    def _try(self, handler: Handler, node: Node, arguments: list[Any]) -> tuple[Value | None, str, bool]:
+        """What an operation makes, or why it makes nothing linear, and whether a relay before it would help."""
+        try:
+            return handler(node, arguments, self.time_steps), "", False
+        except lm.NotExactError as error:
+            return None, str(error), isinstance(error, lm.NeedsRelayError)
+
+    def _relay(self, node: Node, value: Flow | Gated | Mixed, rectifies: bool = False) -> Flow:
+        """Let relays measure ``value`` and send it on, gated currents by themselves; the flow of what they send."""
+        if isinstance(value, Mixed):
+            total = self._relay_terms(node, value)
+            return self._relay(node, total, rectifies) if rectifies else total
+        flow, gate = (value.flow, value.gate) if isinstance(value, Gated) else (value, None)
+        others = [] if gate is None else flows_read(gate, self.values, [flow, *self._anchors_beside(flow)])
+        others = [f for f in others if f.times(flow) is None]
+        known = (flow.key, id(gate), rectifies)
+        if others:
+            total = self._relay_terms(node, Mixed((value,)))
+            return self._relay(node, total, rectifies) if rectifies else total
+        if known not in self.relayed:
+            self.relayed[known] = self._sent(node, flow, gate, rectifies)
+        return replace(self.relayed[known], axes=flow.axes, features=flow.features)
+
+    def _relay_terms(self, node: Node, value: Mixed) -> Flow:
+        """Relays for the gated terms of a sum, one for those whose gates read more than their own current."""
+        gated = [t for t in value.terms if isinstance(t, Gated)]
+        summands = [t for t in value.terms if isinstance(t, Flow)]
+        flows = [t.flow for t in gated]
+        reads = [flows_read(t.gate, self.values, [*flows, *self._anchors_beside(t.flow)]) for t in gated]
+        joint = [t for t, r in zip(gated, reads, strict=True) if any(f.times(t.flow) is None for f in r)]
+        summands += [self._relay(node, t) for t in gated if not any(t is j for j in joint)]
+        if joint:
+            known = tuple((t.flow.key, id(t.gate)) for t in joint)
+            if known not in self.relayed:
+                own = [t.flow for t in joint]
+                others: list[Flow] = []
+                for flow in (f for r in reads for f in r):
+                    if all(flow.times(f) is None for f in (*own, *others)):
+                        others.append(flow)
+                joined, gathered = gather(joint, others, node)
+                relay = self._sent(node, joined, gathered)
+                shape = self.populations[-1].shape
+                self.relayed[known] = sum_of_sent(relay.parts[0].source, gathered, shape, own[0], node)
+            first = joint[0].flow
+            summands.append(replace(self.relayed[known], axes=first.axes, features=first.features))
+        parts = tuple(part for flow in summands for part in flow.parts)
+        held = [f.schedule for f in summands if f.schedule is not None]
+        schedule = sum(held[1:], start=held[0]) if held else None
+        return replace(summands[0], parts=parts, key=node, origin=None, factor=1.0, schedule=schedule)
+
+    def _sent(
+        self,
+        node: Node,
+        flow: Flow,
+        gate: Gate | Gather | GateProgram | None,
+        rectifies: bool = False,
+        selects: bool = False,
+    ) -> Flow:
+        if gate is None and self._literal_of(flow):
+            return self._logic(node, flow, ANY, self._free_name(f"{label(node)}_not"))
+        name = self._free_name(f"{label(node)}_relay")
+        flow, shape = _aligned(flow)
+        relay = CapturedPopulation(name, flow, RELAY, gate, shape, relays=True, rectifies=rectifies, selects=selects)
+        self.populations.append(relay)
+        return Flow((Part(name, lm.identity(shape), name),), flow.features, flow.axes, node)
 
     def _value(self, argument: Any) -> Any:
         return self.values[argument] if isinstance(argument, Node) else argument
@@ -159,7 +243,7 @@ class _Reader:
         """The flow that an operation needs as its input, or an error that names what is in the way."""
         if isinstance(value, Flow):
             return value
-        if isinstance(value, Gated):
+        if isinstance(value, (Gated, Mixed)):
             raise CaptureError(f"{where(node)} {GATED}")
         blame, reason = (value.node, value.reason) if isinstance(value, Derived) else (node, "")
         if reason == GATED:
@@ -170,14 +254,16 @@ class _Reader:
 
     def _neuron(self, node: Node, value: Value, index: Any) -> Flow:
         path, spec = self.traced.neurons[int(index)]
+        if isinstance(value, Mixed) and takes_relay(value):
+            value = self._relay_terms(node, value)
+        if isinstance(value, Gated) and self._reads_others(value):
+            value = self._relay(node, value)
         flow, gate = (value.flow, value.gate) if isinstance(value, Gated) else (self.signal(node, value), None)
         if flow.axes != "T B" or flow.reduced:
             raise CaptureError(
                 f"{path}: the neuron gets a tensor of shape {shape_text(node)}; it needs [T, B, *features] with "
                 "time first (unflatten after merged layers)"
             )
-        if spec.v_reset != 0.0:
-            raise CaptureError(f"{path}: v_reset is {spec.v_reset}; only a hard reset to 0 can be deployed so far")
         if not 0.0 <= spec.decay <= 1.0 or spec.v_threshold <= 0 or spec.input_gain <= 0:
             raise CaptureError(
                 f"{path}: decay {spec.decay}, v_threshold {spec.v_threshold}, input_gain {spec.input_gain}: the decay "
@@ -186,23 +272,54 @@ class _Reader:
         name = self._free_name(path.replace(".", "_"))
         flow, shape = _aligned(flow)
         self.populations.append(CapturedPopulation(name, flow, spec, gate, shape))
-        return Flow((Part(name, lm.identity(shape), name),), flow.features, "T B", node)
+        spikes = Flow((Part(name, lm.identity(shape), name),), flow.features, "T B", node)
+        self.anchors += [replace(flow, features=spikes.features), spikes]
+        return spikes
+
+    def _anchors_beside(self, flow: Flow) -> list[Flow]:
+        """Currents and spikes of neurons that fit beside ``flow`` in the channels of a relay."""
+        return [f for f in self.anchors if f.features[1:] == flow.features[1:]]
+
+    def _reads_others(self, value: Gated) -> bool:
+        """Whether a gate is computed from other flows than the current it multiplies, of a size that fits beside it."""
+        read = flows_read(value.gate, self.values, [value.flow, *self._anchors_beside(value.flow)])
+        return any(f.times(value.flow) is None for f in read)
 
     def _spikes_of(self, flow: Flow) -> bool:
-        return _is_spikes(flow) and any(flow.parts[0].source == p.name for p in self.populations)
+        return is_spikes(flow) and self._fires(flow.parts[0].source)
+
+    def _literal_of(self, flow: Flow) -> bool:
+        return is_literal(flow) and self._fires(flow.parts[0].source)
+
+    def _fires(self, source: str) -> bool:
+        return any(source == p.name and not p.relays for p in self.populations)
 
     def _max_pool(self, node: Node, a: list[Any]) -> Value:
         flow = a[0]
-        stride = a[2] if len(a) > 2 and a[2] else a[1]
-        padding, dilation = (a[i] if len(a) > i else d for i, d in ((3, 0), (4, 1)))
         if leading(flow.axes) != 1 or len(flow.features) != 3 or (len(a) > 5 and a[5]):
             return Derived(node, "ceil_mode is not supported" if len(a) > 5 and a[5] else "")
-        window = lm.any_of(flow.features, pair(a[1]), pair(stride), pair(padding), pair(dilation))
         name = self._free_name(label(node))
-        part = Part(flow.parts[0].source, window, f"{name}_window")
-        current = Flow((part,), window.out_shape, "T B", node)
-        self.populations.append(CapturedPopulation(name, current, OR, None, window.out_shape, pools=True))
-        return Flow((Part(name, lm.identity(window.out_shape), name),), window.out_shape, flow.axes, node)
+        return self._logic(node, any_in_window(node, flow, a, name), ANY, name)
+
+    def _logic(self, node: Node, current: Flow, spec: NeuronSpec, name: str) -> Flow:
+        flow, shape = _aligned(current)
+        self.populations.append(CapturedPopulation(name, flow, spec, None, shape, logic=True))
+        return Flow((Part(name, lm.identity(shape), name),), current.features, current.axes, node)
+
+    def _max_of_numbers(self, node: Node, a: list[Any]) -> Value:
+        """Max pooling of what is no spike: a relay sees the values of a window side by side and sends the largest."""
+        kernel, stride = pair(a[1]), pair(a[2] if len(a) > 2 and a[2] else a[1])
+        flow = a[0] if isinstance(a[0], Flow) else self._relay(node, a[0])
+        if any(any(pair(x)) for x in a[3:4]) or any(pair(x) != (1, 1) for x in a[4:5]) or any(a[5:]):
+            return Derived(node, "max pooling of numbers is supported without padding, dilation and ceil_mode")
+        if leading(flow.axes) != 1 or len(flow.features) != 3:
+            return Derived(node)
+        c, h, w = flow.features
+        taps = kernel[0] * kernel[1]
+        apart = then(node, flow, lm.taps_apart((c, h, w), kernel, stride))
+        relay = self._sent(node, apart, largest_of(self.time_steps, taps, apart.features), selects=True)
+        block = lm.sum_of_blocks((c, *apart.features[1:]), range(0, taps * c, c), taps * c)
+        return replace(relay, parts=(replace(relay.parts[0], map=block),), features=block.out_shape)
 
     def _free_name(self, base: str) -> str:
         taken = {INPUT, OUTPUT, READOUT, *(p.name for p in self.populations)}
@@ -222,7 +339,7 @@ class _Reader:
         flow = self.signal(result, self.values[result])
         if not self.populations:
             raise CaptureError("no neuron lies between the input and the output")
-        if not flow.reduced and (flow.axes != "T B" or not _is_spikes(flow)):
+        if not flow.reduced and (flow.axes != "T B" or not self._spikes_of(flow)):
             raise CaptureError(
                 f"{where(result)}: the module returns {shape_text(result)} without a mean over time; average the "
                 "logits over time (x.mean(0)) or end with a neuron"
@@ -242,7 +359,3 @@ def _aligned(flow: Flow) -> tuple[Flow, tuple[int, ...]]:
 
 def _holds_signal(node: Node, values: dict[Node, Value]) -> bool:
     return any(not isinstance(values[n], Tensor) and values[n] is not None for n in node.all_input_nodes)
-
-
-def _is_spikes(flow: Flow) -> bool:
-    return len(flow.parts) == 1 and flow.parts[0].map.is_identity and flow.schedule is None

@@ -6,7 +6,6 @@ where the operation does not keep the signal linear; `NotExactError` says why on
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,12 +16,13 @@ from torch import Tensor
 from torch.fx import Node
 
 from spikefold.converters.capture import linear_map as lm
+from spikefold.converters.capture.layers import adaptive_avg_pool2d, avg_pool2d, batch_norm, conv2d, linear, then
 from spikefold.converters.capture.values import (
     Derived,
     Flow,
     Gated,
     Leaf,
-    Part,
+    Mixed,
     Product,
     Sum,
     Value,
@@ -34,119 +34,6 @@ from spikefold.converters.capture.values import (
     relayout,
     shape_of,
 )
-
-
-def then(node: Node, flow: Flow, second: lm.LinearMap, name: str = "") -> Flow:
-    """The flow after one more linear map; its bias enters once however many parts there are."""
-    if flow.schedule is not None:
-        raise lm.NotExactError(
-            "it works on a current to which something was added step by step; add that directly before the neuron or "
-            "its gate"
-        )
-    parts = []
-    for number, part in enumerate(flow.parts):
-        following = second if number == 0 else replace(lm.without_bias(second), macs=0)
-        parts.append(Part(part.source, lm.compose(following, part.map), name or part.label))
-    return replace(flow, parts=tuple(parts), features=second.out_shape, key=node, origin=None, factor=1.0)
-
-
-def label(node: Node) -> str:
-    """Name what an operation becomes after its module."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    return (stack[-1][0] if stack and stack[-1][0] else node.name).replace(".", "_")
-
-
-def pair(value: Any) -> tuple[int, int]:
-    """One number or two as a pair."""
-    if isinstance(value, int):
-        return (value, value)
-    return (int(value[0]), int(value[-1]))
-
-
-def _conv2d(node: Node, a: list[Any], time_steps: int) -> Value | None:
-    flow = a[0]
-    if not isinstance(flow, Flow) or not isinstance(a[1], Tensor):
-        return None
-    if leading(flow.axes) != 1 or len(flow.features) != 3:
-        return None
-    bias = a[2] if len(a) > 2 and a[2] is not None else torch.zeros(a[1].shape[0])
-    stride = pair(a[3]) if len(a) > 3 else (1, 1)
-    padding: Any = a[4] if len(a) > 4 else (0, 0)
-    if isinstance(padding, str):
-        raise lm.NotExactError(f"padding={padding!r}; give the padding as numbers")
-    dilation = pair(a[5]) if len(a) > 5 else (1, 1)
-    groups = a[6] if len(a) > 6 else 1
-    c, h, w = flow.features
-    conv = lm.ConvMap(a[1].double(), bias.double(), (c, h, w), stride, pair(padding), dilation, groups)
-    conv = replace(conv, macs=a[1][0].numel() * math.prod(conv.out_shape))
-    return then(node, flow, conv, label(node))
-
-
-def _linear(node: Node, a: list[Any], time_steps: int) -> Value | None:
-    flow = a[0]
-    if not isinstance(flow, Flow) or not isinstance(a[1], Tensor):
-        return None
-    if len(flow.features) != 1:
-        return None
-    bias = a[2] if len(a) > 2 and a[2] is not None else torch.zeros(a[1].shape[0])
-    dense = lm.DenseMap(a[1].double(), bias.double(), flow.features, a[1].numel())
-    return then(node, flow, dense, label(node))
-
-
-def _batch_norm(node: Node, a: list[Any], time_steps: int) -> Value | None:
-    flow = a[0]
-    if not isinstance(flow, Flow):
-        return None
-    weight, bias, mean, var = a[1:5]
-    if mean is None or var is None:
-        raise lm.NotExactError("keeps no running statistics, so it cannot be folded; use track_running_stats")
-    if leading(flow.axes) != 1:
-        return None
-    scale = (var.double() + batch_norm_epsilon(node)).rsqrt()
-    scale = scale if weight is None else scale * weight.double()
-    shift = -mean.double() * scale + (0.0 if bias is None else bias.double())
-    normed = then(node, flow, lm.channel_affine(flow.features, scale, shift))
-    return replace(normed, features=flow.features)
-
-
-def batch_norm_epsilon(node: Node) -> float:
-    """What a batch norm adds to the variance."""
-    in_place_free = "_native_batch_norm_legit_no_training" in str(node.target)
-    return float(node.args[6 if in_place_free else 7])  # type: ignore[arg-type]
-
-
-def _avg_pool2d(node: Node, a: list[Any], time_steps: int) -> Value | None:
-    flow = a[0]
-    if not isinstance(flow, Flow) or leading(flow.axes) != 1 or len(flow.features) != 3:
-        return None
-    kernel = pair(a[1])
-    stride = pair(a[2]) if len(a) > 2 and a[2] else kernel
-    padding = pair(a[3]) if len(a) > 3 else (0, 0)
-    ceil_mode = a[4] if len(a) > 4 else False
-    count_include_pad = a[5] if len(a) > 5 else True
-    divisor = a[6] if len(a) > 6 else None
-    if ceil_mode or (any(padding) and not count_include_pad) or divisor:
-        raise lm.NotExactError("ceil_mode, count_include_pad=False with padding, or a divisor cannot be folded exactly")
-    c, h, w = flow.features
-    return then(node, flow, lm.average_pool((c, h, w), kernel, stride, padding))
-
-
-def _adaptive_avg_pool2d(node: Node, a: list[Any], time_steps: int) -> Value | None:
-    flow = a[0]
-    if not isinstance(flow, Flow) or leading(flow.axes) != 1 or len(flow.features) != 3:
-        return None
-    c, h, w = flow.features
-    rows, columns = (_windows(n, n if m is None else int(m)) for n, m in zip((h, w), a[1], strict=True))
-    return then(node, flow, lm.average_pool((c, h, w), (rows[0], columns[0]), (rows[1], columns[1]), (0, 0)))
-
-
-def _windows(size: int, out: int) -> tuple[int, int]:
-    """Length and distance of the windows of an adaptive pooling, where all are alike."""
-    edges = [(i * size // out, -(-(i + 1) * size // out)) for i in range(out)]
-    lengths, steps = {high - low for low, high in edges}, {b[0] - a[0] for a, b in itertools.pairwise(edges)}
-    if len(lengths) > 1 or len(steps) > 1 or steps == {0}:
-        raise lm.NotExactError(f"output {out} makes unlike windows of the size {size}; choose one that divides it")
-    return lengths.pop(), steps.pop() if steps else size
 
 
 def _mean(node: Node, a: list[Any], time_steps: int) -> Value | None:
@@ -176,6 +63,8 @@ def _mean(node: Node, a: list[Any], time_steps: int) -> Value | None:
 
 def _layout(node: Node, a: list[Any], time_steps: int) -> Value | None:
     value = a[0]
+    if isinstance(value, Mixed):
+        return _of_terms(value, lambda term: _layout(node, [term, *a[1:]], time_steps))
     flow = value.flow if isinstance(value, Gated) else value
     if not isinstance(flow, Flow):
         return None
@@ -210,7 +99,7 @@ def permutation(name: str, arguments: list[Any], rank: int) -> tuple[int, ...]:
 
 
 def _same(node: Node, a: list[Any], time_steps: int) -> Value | None:
-    return a[0] if isinstance(a[0], (Flow, Gated)) and is_real(node) else None
+    return a[0] if isinstance(a[0], (Flow, Gated, Mixed)) and is_real(node) else None
 
 
 def _dropout(node: Node, a: list[Any], time_steps: int) -> Value | None:
@@ -219,6 +108,8 @@ def _dropout(node: Node, a: list[Any], time_steps: int) -> Value | None:
 
 def _scale(node: Node, value: Any, constant: Any) -> Value | None:
     """A signal times a constant: a number, or one factor per channel."""
+    if isinstance(value, Mixed):
+        return _of_terms(value, lambda term: _scale(node, term, constant))
     if isinstance(value, Gated):
         leaf = Leaf(constant, value.flow.axes, value.flow.features)
         return Gated(value.flow, Product(value.gate, leaf)) if is_scalar(constant) else None
@@ -242,11 +133,13 @@ def _per_channel(flow: Flow, constant: Tensor) -> Tensor | None:
 
 def _multiply(node: Node, a: list[Any], time_steps: int) -> Value | None:
     left, right = a[0], a[1]
-    if not isinstance(left, (Flow, Gated, Derived)):
+    if not isinstance(left, (Flow, Gated, Mixed, Derived)):
         left, right = right, left
     node_of: dict[int, Any] = {id(v): n for v, n in zip(a, node.args, strict=False)}
     if isinstance(right, (int, float, Tensor)):
         return None if isinstance(left, Derived) else _scale(node, left, right)
+    if isinstance(left, Mixed) or isinstance(right, Mixed):
+        return None
     if isinstance(left, Derived):
         left, right = right, left
     if isinstance(left, Flow) and isinstance(right, (Flow, Gated)) and _reads(node_of[id(left)], right):
@@ -273,7 +166,7 @@ def _reads(node: Any, flow: Flow | Gated) -> bool:
 
 
 def _divide(node: Node, a: list[Any], time_steps: int) -> Value | None:
-    if isinstance(a[1], (Flow, Gated, Derived)) or isinstance(a[0], Derived) or node.kwargs.get("rounding_mode"):
+    if isinstance(a[1], (Flow, Gated, Mixed, Derived)) or isinstance(a[0], Derived) or node.kwargs.get("rounding_mode"):
         return None
     return _scale(node, a[0], 1.0 / as_tensor(a[1]))
 
@@ -287,7 +180,7 @@ def _add(node: Node, a: list[Any], time_steps: int, sign: float = 1.0) -> Value 
     if any(isinstance(x, Derived) for x in (left, right)) or node.kwargs.get("alpha", 1) != 1:
         return None
     if isinstance(right, (int, float, Tensor)) or isinstance(left, (int, float, Tensor)):
-        signal, constant = (left, right) if isinstance(left, (Flow, Gated)) else (right, left)
+        signal, constant = (left, right) if isinstance(left, (Flow, Gated, Mixed)) else (right, left)
         if sign < 0:
             if signal is left:
                 constant = -as_tensor(constant)
@@ -303,7 +196,7 @@ def _add(node: Node, a: list[Any], time_steps: int, sign: float = 1.0) -> Value 
         return replace(shifted, features=signal.features)
     if sign < 0:
         right = _scale(node, right, -1.0)
-    if not isinstance(left, (Flow, Gated)) or not isinstance(right, (Flow, Gated)):
+    if not isinstance(left, (Flow, Gated, Mixed)) or not isinstance(right, (Flow, Gated, Mixed)):
         return None
     return _sum_of(left, right, node)
 
@@ -321,7 +214,9 @@ def _scheduled(node: Node, flow: Flow, constant: Tensor, time_steps: int) -> Flo
     return replace(flow, schedule=total, key=node, origin=None, factor=1.0)
 
 
-def _sum_of(left: Flow | Gated, right: Flow | Gated, node: Node) -> Value | None:
+def _sum_of(left: Flow | Gated | Mixed, right: Flow | Gated | Mixed, node: Node) -> Value | None:
+    if isinstance(left, Mixed) or isinstance(right, Mixed):
+        return _mixed(left, right)
     one, other = (x.flow if isinstance(x, Gated) else x for x in (left, right))
     if one.axes != other.axes or one.features != other.features or one.reduced != other.reduced:
         return None
@@ -332,11 +227,26 @@ def _sum_of(left: Flow | Gated, right: Flow | Gated, node: Node) -> Value | None
         return replace(left, parts=parts, key=node, origin=None, factor=1.0, schedule=schedule)
     ratio = other.times(one)
     if ratio is None:
-        return None
+        return _mixed(left, right)
     unit, multiple = (Leaf(x, one.axes, one.features) for x in (1.0, ratio))
     first = left.gate if isinstance(left, Gated) else unit
     second = Product(right.gate, multiple) if isinstance(right, Gated) else multiple
     return Gated(one, Sum(first, second))
+
+
+def _mixed(*summands: Flow | Gated | Mixed) -> Mixed | None:
+    terms: list[Flow | Gated] = []
+    for summand in summands:
+        terms += summand.terms if isinstance(summand, Mixed) else [summand]
+    flows = [t.flow if isinstance(t, Gated) else t for t in terms]
+    alike = len({(f.axes, f.features) for f in flows}) == 1 and not any(f.reduced for f in flows)
+    return Mixed(tuple(terms)) if alike else None
+
+
+def _of_terms(mixed: Mixed, change: Callable[[Flow | Gated], Value | None]) -> Mixed | None:
+    terms = [change(term) for term in mixed.terms]
+    kept = tuple(t for t in terms if isinstance(t, (Flow, Gated)))
+    return Mixed(kept) if len(kept) == len(terms) else None
 
 
 def _subtract(node: Node, a: list[Any], time_steps: int) -> Value | None:
@@ -347,13 +257,14 @@ def _subtract_from(node: Node, a: list[Any], time_steps: int) -> Value | None:
     return _add(node, [a[1], a[0]], time_steps, sign=-1.0)
 
 
-HANDLERS: dict[str, Callable[[Node, list[Any], int], Value | None]] = {
-    "conv2d": _conv2d,
-    "linear": _linear,
-    "batch_norm": _batch_norm,
-    "_native_batch_norm_legit_no_training": _batch_norm,
-    "avg_pool2d": _avg_pool2d,
-    "adaptive_avg_pool2d": _adaptive_avg_pool2d,
+Handler = Callable[[Node, list[Any], int], Value | None]
+HANDLERS: dict[str, Handler] = {
+    "conv2d": conv2d,
+    "linear": linear,
+    "batch_norm": batch_norm,
+    "_native_batch_norm_legit_no_training": batch_norm,
+    "avg_pool2d": avg_pool2d,
+    "adaptive_avg_pool2d": adaptive_avg_pool2d,
     "mean": _mean,
     "sum": _mean,
     "flatten": _layout,

@@ -87,6 +87,13 @@ class Gated:
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """A sum of currents of different origin, some of them gated, as in a choice between scales."""
+
+    terms: tuple[Flow | Gated, ...]
+
+
+@dataclass(frozen=True)
 class Derived:
     """Anything else: fine inside a gate, an error where a signal is needed.
 
@@ -97,7 +104,17 @@ class Derived:
     reason: str = ""
 
 
-Value: TypeAlias = Tensor | Flow | Gated | Derived
+Value: TypeAlias = Tensor | Flow | Gated | Mixed | Derived
+
+
+@dataclass(frozen=True)
+class Gather:
+    """What a relay does whose gate reads several flows: they stand side by side in its channels, in this order.
+
+    Each comes with its gate, or None where it is read but not sent on.
+    """
+
+    terms: tuple[tuple[Flow, Gate | None], ...]
 
 
 def shape_of(node: Node) -> tuple[int, ...]:

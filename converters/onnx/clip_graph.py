@@ -1,6 +1,7 @@
 """The whole-clip graph: all T steps of a batch of clips, layer by layer, gates included.
 
-Convolutions run once per layer over T and B merged; each population is a ``Scan`` over T around ``spikefold::LIF``.
+Convolutions run once per layer over T and B merged; each population is a ``Scan`` over T around ``spikefold::LIF``,
+but a relay, which has no memory, is one ``spikefold::Relay`` over all steps.
 """
 
 from __future__ import annotations
@@ -9,21 +10,23 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from spikefold.converters import arithmetic, ranges
-from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons
+from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Relay
 from spikefold.converters.onnx.counts import emit_counts
 from spikefold.converters.onnx.currents import emit_current, gated_current, saturate
 from spikefold.converters.onnx.emitter import DOMAIN, Emitter
-from spikefold.converters.onnx.functions import INTEGRATOR, LIF
+from spikefold.converters.onnx.functions import emit_relay, neuron_constants, neuron_function_name
 from spikefold.converters.onnx.gates import gate_function, gate_function_name
-from spikefold.converters.onnx.model import assemble, input_type
+from spikefold.converters.onnx.model import assemble, input_type, train_type
 
 
-def to_onnx_clip(graph: FixedPointGraph, trace: bool = False) -> ModelProto:
+def to_onnx_clip(graph: FixedPointGraph, trace: bool = False, sent: bool = False) -> ModelProto:
     """Write the exact graph of whole clips.
 
     Input ``events`` ``[T, B, *shape]`` (uint8, or int32 where messages pass 255). Outputs: ``logits`` ``[B, classes]``
     float64; ``spikes/<population>`` and ``synops/<synapse>`` ``[B]`` int64; with ``trace`` also ``train/<population>``
-    uint8 and ``membrane/<population>`` int32 (after the reset), both ``[T, B, *shape]``.
+    uint8 (int32 of a relay) and ``membrane/<population>`` int32 (after the reset), both ``[T, B, *shape]``. A relay's
+    train are its messages, of which those that are not zero count as spikes; its membrane is its clipped current. With
+    ``sent`` also ``sent/<input or population>`` ``[T, *shape]`` int32: how many samples sent a message there and then.
 
     Parameters
     ----------
@@ -31,6 +34,8 @@ def to_onnx_clip(graph: FixedPointGraph, trace: bool = False) -> ModelProto:
         The integer net. T is free where its ``time_steps`` is None.
     trace : bool
         Add all spikes and membranes to the outputs.
+    sent : bool
+        Add where and when messages were sent, summed over the batch.
 
     Returns
     -------
@@ -42,7 +47,7 @@ def to_onnx_clip(graph: FixedPointGraph, trace: bool = False) -> ModelProto:
     LoweringError
         A number could leave its range, or an operation has no exact form; the message names the node.
     """
-    builder = _ClipBuilder(graph, trace)
+    builder = _ClipBuilder(graph, trace, sent)
     for population in graph.neurons:
         builder.add_population(population)
     builder.add_readout()
@@ -55,11 +60,12 @@ def to_onnx_clip(graph: FixedPointGraph, trace: bool = False) -> ModelProto:
 class _ClipBuilder:
     """Appends populations in execution order and remembers the tensors that later ones read."""
 
-    def __init__(self, graph: FixedPointGraph, trace: bool) -> None:
+    def __init__(self, graph: FixedPointGraph, trace: bool, sent: bool) -> None:
         self.e = Emitter()
         self.outputs: list[ValueInfoProto] = []
         self._graph = graph
         self._trace = trace
+        self._sent = sent
         self._steps = "T" if graph.time_steps is None else graph.time_steps
         self._trains = {graph.input.name: "events"}
         self._messages: dict[tuple[str, int], str] = {}
@@ -67,8 +73,8 @@ class _ClipBuilder:
         self.e.scope = graph.input.name
         self._batch = self.e.op("Shape", "events", start=1, end=2)
         self._time_and_batch = self.e.op("Shape", "events", start=0, end=2)
-        sent = self.e.cast("events", TensorProto.BOOL) if graph.input.max_value > 1 else "events"
-        self._count(graph.input.name, self.e.cast(sent, TensorProto.FLOAT), None)
+        events = self.e.cast("events", TensorProto.BOOL) if graph.input.max_value > 1 else "events"
+        self._count(graph.input.name, self.e.cast(events, TensorProto.FLOAT), None)
 
     def add_population(self, n: Neurons) -> None:
         """Append synapses, gate, neurons and counts of one population."""
@@ -81,11 +87,15 @@ class _ClipBuilder:
             gate = self.e.op(gate_function_name(n), self.e.cast(current, TensorProto.INT64), domain=DOMAIN)
             current, dtype = gated_current(self.e, n, current, gate, bounds), TensorProto.INT32
         current = saturate(self.e, current, bounds, dtype)
-        train = self._scan(n, current)
+        train = self._scan(n, current) if n.relay is None else self._relay(n, n.relay, current)
         self._trains[n.name] = train or self.e.op("ConstantOfShape", shape)
         if self._trace:
-            self._output(self.e.cast(self._trains[n.name], TensorProto.UINT8, f"train/{n.name}"), TensorProto.UINT8, n)
-        self._count(n.name, self._trains[n.name], f"spikes/{n.name}")
+            dtype = train_type(n)
+            self._output(self.e.cast(self._trains[n.name], dtype, f"train/{n.name}"), dtype, n)
+        sent = self._trains[n.name]
+        if self._graph.is_graded(n.name):
+            sent = self.e.cast(self.e.cast(sent, TensorProto.BOOL), TensorProto.FLOAT)
+        self._count(n.name, sent, f"spikes/{n.name}")
 
     def add_readout(self) -> None:
         """Append ``logits``: the output's last membrane in real units, or its spike count, divided by T."""
@@ -119,17 +129,21 @@ class _ClipBuilder:
             self._messages[source, dtype] = merged
         return self._messages[source, dtype]
 
+    def _relay(self, n: Neurons, relay: Relay, current: str) -> str:
+        """Append a relay over all steps; gives its float32 messages ``[T, B, *shape]``."""
+        membrane = f"membrane/{n.name}" if self._trace else self.e.new_name("membrane")
+        if self._trace:
+            self._output(membrane, TensorProto.INT32, n)
+        return emit_relay(self.e, relay, current, membrane)
+
     def _scan(self, n: Neurons, current: str) -> str | None:
         """Append the neurons over T; gives the float32 spikes ``[T, B, *shape]``, None for a readout."""
         e = self.e
         zero = helper.make_tensor("zero", TensorProto.INT32, [1], [0])
         start = e.op("ConstantOfShape", self._sized(self._batch, n.shape), value=zero)
         v, now, v_next, spikes = (e.new_name(part) for part in ("v", "current", "v_next", "spikes"))
-        if n.fires:
-            threshold = e.constant(n.v_threshold << arithmetic.STATE_FRACTION_BITS, np.int32)
-            node = helper.make_node(LIF, [v, now, threshold], [spikes, v_next], domain=DOMAIN, dv=n.dv)
-        else:
-            node = helper.make_node(INTEGRATOR, [v, now], [v_next], domain=DOMAIN, dv=n.dv)
+        inputs, results = [v, now, *neuron_constants(e, n)], [spikes, v_next] if n.fires else [v_next]
+        node = helper.make_node(neuron_function_name(n), inputs, results, domain=DOMAIN, dv=n.dv)
         nodes: list[NodeProto] = [node]
         last, train = e.new_name("v_last"), e.new_name("train")
         body_outputs, outputs = [(v_next, TensorProto.INT32)], [last]
@@ -155,3 +169,8 @@ class _ClipBuilder:
     def _count(self, name: str, sent: str, spikes_output: str | None) -> None:
         names = emit_counts(self.e, self._graph, name, sent, spikes_output)
         self.outputs.extend(helper.make_tensor_value_info(n, TensorProto.INT64, ["B"]) for n in names)
+        if self._sent:  # float32 is exact for sums over up to 2**24 samples
+            summed = self.e.op("ReduceSum", sent, self.e.constant([1]), keepdims=0)
+            output = self.e.cast(summed, TensorProto.INT32, f"sent/{name}")
+            shape = [self._steps, *self._graph.source_shape(name)]
+            self.outputs.append(helper.make_tensor_value_info(output, TensorProto.INT32, shape))

@@ -48,8 +48,7 @@ def emit_current(
         Sums could leave 64 bits, or a convolution has no exact form.
     """
     incoming = graph.incoming(population.name)
-    largest = sum(ranges.synapse_bound(s, graph.largest_message(s.source)) for s in incoming)
-    largest = (largest << arithmetic.STATE_FRACTION_BITS) + int(np.abs(population.bias).max(initial=0))
+    largest = ranges.sum_bound(graph, population)
     if largest > ranges.INT64_MAX:
         raise LoweringError(
             f"neurons {population.name!r}: weighted sums could reach {largest}, outside 64 bits: use smaller exponents"
@@ -102,9 +101,9 @@ def _to(e: Emitter, value: str, have: int, want: int) -> str:
 def _weighted(
     e: Emitter, graph: FixedPointGraph, synapse: Synapse, population: Neurons, messages: MessagesOf, dtype: int
 ) -> str:
-    """Weighted sum ``<< 6`` of one synapse as ``dtype``, ``[N, *shape]``."""
-    scale = synapse.exponent + arithmetic.STATE_FRACTION_BITS
-    bounds = (0, graph.largest_message(synapse.source))
+    """Shifted weighted sum of one synapse as ``dtype``, ``[N, *shape]``."""
+    scale = synapse.exponent + population.current_shift
+    bounds = graph.message_range(synapse.source)
     is_exact = exact.fits_float32(synapse.weight, bounds)
     values = messages(synapse.source, TensorProto.FLOAT if is_exact else TensorProto.INT64)
     if synapse.kind == "conv":

@@ -1,18 +1,26 @@
 """The integer neuron as named ONNX functions of domain ``spikefold``: a reader sees ``LIF``, not its arithmetic.
 
+A file holds the functions that every net may need, and those of other resets and of relays where it calls them.
+
 States are int32. The decay runs in float64: 24 bits times 12 bits stay below 2**53, the division by 4096 is exact, and
 ``Cast`` to an integer truncates toward zero as Loihi does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from onnx import AttributeProto, FunctionProto, TensorProto, helper
 
 from spikefold.converters import arithmetic
+from spikefold.converters.fixed_point_graph import Neurons, Relay
 from spikefold.converters.onnx.emitter import DOMAIN, OPSET, Emitter
 
 LIF = "LIF"
+LIF_WITH_RESET = "LIFWithReset"
+LIF_WITH_SOFT_RESET = "LIFWithSoftReset"
+RELAY = "Relay"
 INTEGRATOR = "Integrator"
 WRAP24 = "Wrap24"
 GATED_CURRENT = "GatedCurrent"
@@ -26,9 +34,40 @@ def make_function(
     return helper.make_function(DOMAIN, name, inputs, outputs, emitter.nodes, opsets, list(attributes))
 
 
-def neuron_functions() -> list[FunctionProto]:
-    """All functions that neurons use, in a fixed order."""
-    return [_lif(), _integrator(), _wrap24(), _gated_current()]
+def neuron_functions(neurons: tuple[Neurons, ...]) -> list[FunctionProto]:
+    """Build the functions that ``neurons`` use, in a fixed order."""
+    used = {neuron_function_name(n) for n in neurons}
+    plain = _neuron(LIF, lambda e, v: e.constant(0, np.int32))
+    special = [
+        _neuron(LIF_WITH_RESET, lambda e, v: "reset", "reset"),
+        _neuron(LIF_WITH_SOFT_RESET, lambda e, v: e.op("Sub", v, "threshold")),
+        _relay(),
+    ]
+    return [plain, _integrator(), _wrap24(), _gated_current(), *(f for f in special if f.name in used)]
+
+
+def neuron_function_name(n: Neurons) -> str:
+    """Name of the function that is one time step of ``n``."""
+    if n.relay is not None:
+        return RELAY
+    if not n.fires:
+        return INTEGRATOR
+    if n.soft_reset:
+        return LIF_WITH_SOFT_RESET
+    return LIF if n.v_reset is None else LIF_WITH_RESET
+
+
+def neuron_constants(e: Emitter, n: Neurons) -> list[str]:
+    """Names of what `neuron_function_name`'s function of ``n`` takes after ``v`` and ``current``, as int32."""
+    mantissas = [n.v_threshold, n.v_reset] if n.fires else []
+    return [e.constant(m << arithmetic.STATE_FRACTION_BITS, np.int32) for m in mantissas if m is not None]
+
+
+def emit_relay(e: Emitter, relay: Relay, current: str, membrane: str) -> str:
+    """Append a relay: gives its messages, float32, and writes its clipped current to ``membrane``, int32."""
+    names = (e.new_name("messages"), membrane)
+    limits = {"shift": relay.shift, "low": relay.low, "high": relay.high}
+    return e.ops(RELAY, current, names=names, domain=DOMAIN, **limits)[0]
 
 
 def _attribute(e: Emitter, name: str) -> str:
@@ -46,19 +85,39 @@ def _integrate(e: Emitter) -> str:
         "Mul", e.cast(keep, TensorProto.DOUBLE), e.constant(np.array(2.0**-arithmetic.DECAY_BITS), np.float64)
     )
     product = e.op("Mul", e.cast("v", TensorProto.DOUBLE), factor)
-    total = e.op("Add", e.cast(product, TensorProto.INT32), "current")
+    return _clip24(e, e.op("Add", e.cast(product, TensorProto.INT32), "current"))
+
+
+def _clip24(e: Emitter, value: str, name: str = "") -> str:
     limit = arithmetic.STATE_LIMIT
-    return e.op("Clip", total, e.constant(-limit, np.int32), e.constant(limit, np.int32))
+    return e.op("Clip", value, e.constant(-limit, np.int32), e.constant(limit, np.int32), name=name)
 
 
-def _lif() -> FunctionProto:
-    """``LIF<dv>(v, current, threshold) -> (spikes, v_next)``; threshold in units of the membrane, spikes float32."""
+def _neuron(name: str, after: Callable[[Emitter, str], str], *more: str) -> FunctionProto:
+    """``name<dv>(v, current, threshold, *more) -> (spikes, v_next)``; a spike leaves ``after(e, v)`` of the membrane.
+
+    The threshold is in units of the membrane, spikes are float32.
+    """
     e = Emitter(in_function=True)
     v = _integrate(e)
     fired = e.op("Greater", v, "threshold")
-    e.op("Where", fired, e.constant(0, np.int32), v, name="v_next")
+    e.op("Where", fired, after(e, v), v, name="v_next")
     e.cast(fired, TensorProto.FLOAT, name="spikes")
-    return make_function(LIF, ["v", "current", "threshold"], ["spikes", "v_next"], e, ("dv",))
+    return make_function(name, ["v", "current", "threshold", *more], ["spikes", "v_next"], e, ("dv",))
+
+
+def _relay() -> FunctionProto:
+    """``Relay<shift, low, high>(current) -> (messages, membrane)``: ``clip(tz(clip24(current) >> shift), low, high)``.
+
+    Messages are float32 as spikes are: they have at most 24 bits. Integers divide toward zero in ONNX.
+    """
+    e = Emitter(in_function=True)
+    shift = e.cast(_attribute(e, "shift"), TensorProto.UINT64)
+    divisor = e.cast(e.op("BitShift", e.constant(1, np.uint64), shift, direction="LEFT"), TensorProto.INT32)
+    shifted = e.op("Div", _clip24(e, "current", name="membrane"), divisor)
+    low, high = (e.cast(_attribute(e, end), TensorProto.INT32) for end in ("low", "high"))
+    e.cast(e.op("Clip", shifted, low, high), TensorProto.FLOAT, name="messages")
+    return make_function(RELAY, ["current"], ["messages", "membrane"], e, ("shift", "low", "high"))
 
 
 def _integrator() -> FunctionProto:

@@ -10,13 +10,18 @@ import onnx
 from onnx import FunctionProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from spikefold.converters import ranges
-from spikefold.converters.fixed_point_graph import FORMAT, FixedPointGraph
+from spikefold.converters.fixed_point_graph import FORMAT, FixedPointGraph, Neurons
 from spikefold.converters.onnx.emitter import DOMAIN, IR_VERSION, OPSET, Emitter
 from spikefold.converters.onnx.functions import neuron_functions
 from spikefold.errors import LoweringError
 from spikefold.files import atomic_path
 
 FREE_TIME = "free"
+
+
+def train_type(population: Neurons) -> int:
+    """ONNX element type of ``train/<population>``: int32 for a relay's messages, uint8 for spikes."""
+    return int(TensorProto.UINT8 if population.relay is None else TensorProto.INT32)
 
 
 def input_type(graph: FixedPointGraph) -> int:
@@ -67,7 +72,7 @@ def assemble(
     main = helper.make_graph(emitter.nodes, graph.name, inputs, outputs, emitter.initializers)
     model = helper.make_model(
         main,
-        functions=[*neuron_functions(), *gates],
+        functions=[*neuron_functions(graph.neurons), *gates],
         opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
         ir_version=IR_VERSION,
         producer_name="spikefold",

@@ -9,12 +9,13 @@ import os
 import sys
 from pathlib import Path
 
-from spikefold.deploy.lava.job import read_job, write_error, write_result
+from spikefold.deploy.lava.job import PROGRESS, read_job, sign_of_life, write_error, write_result
 from spikefold.deploy.lava.network import run_network
 
 
 def main(folder: Path) -> None:
     """Read the job in ``folder``, run it, write the result beside it."""
+    sign_of_life(folder / PROGRESS, "Lava imported")
     graph, clips = read_job(folder)
     spikes, membranes = run_network(graph, clips, folder)
     write_result(folder, spikes, membranes)

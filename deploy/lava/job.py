@@ -1,4 +1,4 @@
-"""The files through which the runner and its child talk: one job in, one result out. Needs numpy only."""
+"""The files through which the runner and its child talk: a job in, signs of life, a result out. Needs numpy only."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from spikefold.errors import SpikefoldError
 JOB = "job.npz"
 RESULT = "result.npz"
 ERROR = "error.txt"
+PROGRESS = "progress.txt"
 
 
 def write_job(folder: Path, graph: FixedPointGraph, clips: NDArray[np.int64]) -> None:
@@ -59,6 +60,18 @@ def read_error(folder: Path) -> str | None:
     """Read what `write_error` wrote; None when it wrote nothing."""
     path = folder / ERROR
     return path.read_text() if path.exists() else None
+
+
+def sign_of_life(path: Path, text: str) -> None:
+    """Append a line to the progress file ``path``; several processes may do so at once."""
+    with path.open("a") as file:
+        file.write(text + "\n")
+
+
+def read_progress(folder: Path) -> list[str]:
+    """Read the signs of life so far, oldest first."""
+    path = folder / PROGRESS
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -1,12 +1,10 @@
-"""Turns a `FixedPointGraph` into Lava processes and runs them. Imports Lava: only the child process comes here.
-
-Tensors of three axes are ``[C, H, W]`` in the graph and ``[H, W, C]`` in Lava (whose kernels are ``[O, x, y, I]``, with
-x our rows); all others keep their layout.
-"""
+"""Turns a `FixedPointGraph` into Lava processes and runs them. Imports Lava: only the child process comes here."""
 
 from __future__ import annotations
 
 import time
+from itertools import count
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,10 @@ from numpy.typing import NDArray
 from spikefold.converters.arithmetic import MAX_THRESHOLD
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse
 from spikefold.deploy.lava import compat
+from spikefold.deploy.lava.job import PROGRESS, sign_of_life
+from spikefold.deploy.lava.layout import into_graph, into_lava, lava_order, lava_shape, merge_groups
 from spikefold.deploy.lava.plan import Plan, PopulationPlan, groups_that_fit, make_plan
+from spikefold.deploy.lava.stepwise import Stepwise
 from spikefold.errors import BackendError
 
 compat.load()
@@ -29,27 +30,19 @@ from lava.proc.io.source import RingBuffer  # noqa: E402
 from lava.proc.lif.process import LIFReset  # noqa: E402
 from lava.utils.weightutils import SignMode  # noqa: E402
 
-from spikefold.deploy.lava.processes.clip_gate import ClipGate  # noqa: E402
 from spikefold.deploy.lava.processes.delay_line import DelayLine  # noqa: E402
-from spikefold.deploy.lava.processes.neuron import ThresholdNeuron  # noqa: E402
+from spikefold.deploy.lava.processes.exact_neuron import ExactNeuron  # noqa: E402
+from spikefold.deploy.lava.processes.exact_synapse import ExactSynapse  # noqa: E402
+from spikefold.deploy.lava.processes.gate import Gate  # noqa: E402
 from spikefold.deploy.lava.processes.recorder import Recorder  # noqa: E402
-from spikefold.deploy.lava.processes.streaming_gate import StreamingGate  # noqa: E402
 
 NO_CURRENT_MEMORY = 4095
 """The decay rate ``du`` that forgets the current at once."""
-POLL_S = 0.002
+POLL_S = 0.01
+POLLS_PER_CHECK = 25
+"""Both rare enough that a net that hangs is seen to use next to no processor time."""
 
 Record = dict[str, NDArray[np.int64]]
-
-
-def to_lava(rank: int) -> tuple[int, ...]:
-    """Axes that bring a tensor of the graph's layout into Lava's."""
-    return (1, 2, 0) if rank == 3 else tuple(range(rank))
-
-
-def lava_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of a population or input port in Lava's layout."""
-    return tuple(shape[i] for i in to_lava(len(shape)))
 
 
 def run_network(graph: FixedPointGraph, clips: NDArray[np.int64], folder: Path) -> tuple[Record, Record]:
@@ -64,16 +57,18 @@ def run_network(graph: FixedPointGraph, clips: NDArray[np.int64], folder: Path) 
     for number, (population, part) in enumerate(zip(graph.neurons, plan.populations, strict=True)):
         inlet, neurons = _population(population, part, plan)
         for synapse in graph.incoming(population.name):
-            _connect(graph, synapse, outlets[synapse.source], part.waits[synapse.name], inlet)
+            _connect(graph, synapse, part, outlets[synapse.source], inlet)
         outlets[population.name] = neurons.s_out
         recorder = Recorder(
             shape=lava_shape(population.shape),
             delay=part.delay,
             steps=time_steps * samples,
             path=str(folder / f"record_{number}.npz"),
+            progress=str(folder / PROGRESS),
         )
         neurons.s_out.connect(recorder.s_in)
         recorder.v_in.connect_var(neurons.v)
+    sign_of_life(folder / PROGRESS, f"built, {plan.total_steps} time steps to go")
     _run(source, plan.total_steps)
     spikes, membranes = {}, {}
     for number, population in enumerate(graph.neurons):
@@ -90,71 +85,61 @@ def _run(process: Any, steps: int) -> None:
     """
     process.run(condition=RunSteps(num_steps=steps, blocking=False), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
     runtime = process.runtime
-    while not all(port.probe() for port in runtime.service_to_runtime):
-        for actor in runtime._messaging_infrastructure.actors:
-            if actor.exception is not None:
-                raise BackendError(f"a Lava process failed: {actor.exception[1].strip().splitlines()[-1]}")
+    actors = {actor._pconn: actor for actor in runtime._messaging_infrastructure.actors}
+    for poll in count():
+        if all(port.probe() for port in runtime.service_to_runtime):
+            break
+        for connection in wait(list(actors), timeout=0) if poll % POLLS_PER_CHECK == 0 else ():
+            exception = actors[connection].exception
+            if exception is not None:
+                raise BackendError(f"a Lava process failed: {exception[1].strip().splitlines()[-1]}")
         time.sleep(POLL_S)
     runtime.wait()
     process.stop()
 
 
 def _source(clips: NDArray[np.int64]) -> Any:
-    frames = clips.swapaxes(0, 1).reshape(-1, *clips.shape[2:])
-    axes = to_lava(clips.ndim - 2)
-    return RingBuffer(data=np.ascontiguousarray(frames.transpose(*(1 + i for i in axes), 0)).astype(np.int32))
+    frames = into_lava(clips.swapaxes(0, 1).reshape(-1, *clips.shape[2:]), leading=1)
+    return RingBuffer(data=np.ascontiguousarray(np.moveaxis(frames, 0, -1)).astype(np.int32))
 
 
 def _population(population: Neurons, part: PopulationPlan, plan: Plan) -> tuple[Any, Any]:
     """Build the neurons, and the gate before them where there is one; the port for sums, and the neuron process."""
-    shape, axes = lava_shape(population.shape), to_lava(len(population.shape))
     if part.process == "stock":
         neurons = LIFReset(
-            shape=shape,
+            shape=lava_shape(population.shape),
             du=NO_CURRENT_MEMORY,
             dv=population.dv,
-            bias_mant=np.broadcast_to(population.bias_mantissa, population.shape).transpose(axes),
+            bias_mant=into_lava(np.broadcast_to(population.bias_mantissa, population.shape)),
             bias_exp=population.bias_exponent,
             vth=int(population.v_threshold.flat[0]) if population.fires else MAX_THRESHOLD,
             reset_interval=plan.time_steps,
             reset_offset=1 + part.delay,
         )
         return neurons.a_in, neurons
-    held = population.bias[:, 0] if population.has_bias_schedule else population.bias
-    bias = np.broadcast_to(held, (len(held) if population.has_bias_schedule else 1, *population.shape))
-    threshold = np.broadcast_to(population.v_threshold, population.shape).transpose(axes)
-    neurons = ThresholdNeuron(
-        shape=shape,
-        dv=population.dv,
-        v_threshold=threshold if population.fires else None,
-        bias=bias.transpose(0, *(1 + i for i in axes)),
-        ready=population.gate is not None,
-        interval=plan.time_steps,
-        delay=part.delay,
-    )
+    neurons = ExactNeuron(stepwise=Stepwise(population, plan.time_steps, part.delay), ready=population.gate is not None)
     if population.gate is None:
         return neurons.a_in, neurons
-    gate = (ClipGate if part.gate == "clip" else StreamingGate)(
-        shape=shape,
-        to_lava=axes,
-        program=population.gate,
-        gate_shift=population.gate_shift,
-        bias=bias,
-        interval=plan.time_steps,
-        delay=part.arrival,
-    )
+    gate = Gate(stepwise=Stepwise(population, plan.time_steps, part.arrival), streams=part.gate == "streaming")
     gate.a_out.connect(neurons.a_in)
     return gate.a_in, neurons
 
 
-def _connect(graph: FixedPointGraph, synapse: Synapse, outlet: Any, wait: int, inlet: Any) -> None:
-    """Lead the source's messages through a delay line, where needed, and a stock Conv or Dense to the target."""
+def _connect(graph: FixedPointGraph, synapse: Synapse, part: PopulationPlan, outlet: Any, inlet: Any) -> None:
+    """Lead the source's messages to the target: a delay line, where needed, and a process that weighs and adds up."""
+    wait = part.waits[synapse.name]
     if wait:
         line = DelayLine(shape=outlet.shape, steps=wait)
         outlet.connect(line.s_in)
         outlet = line.s_out
-    largest = graph.largest_message(synapse.source)
-    bits = largest.bit_length() if largest > 1 else 0
+    low, high = graph.message_range(synapse.source)
+    bits = max(-low, high).bit_length() if graph.is_graded(synapse.source) else 0
+    if synapse.name in part.own_synapses:
+        source, target = (graph.source_shape(name) for name in (synapse.source, synapse.target))
+        own = ExactSynapse(synapse=synapse, source=source, target=target)
+        outlet.connect(own.s_in)
+        own.a_out.connect(inlet)
+        return
     if synapse.kind == "conv":
         groups = groups_that_fit(synapse.groups)
         weight = merge_groups(synapse.effective_weight, synapse.groups, groups)
@@ -170,8 +155,7 @@ def _connect(graph: FixedPointGraph, synapse: Synapse, outlet: Any, wait: int, i
         outlet.connect(conv.s_in)
         conv.a_out.connect(inlet)
         return
-    rows = _lava_order(inlet.shape)
-    columns = _lava_order(outlet.shape)
+    rows, columns = (lava_order(graph.source_shape(name)) for name in (synapse.target, synapse.source))
     dense = Dense(
         weights=synapse.weight[rows][:, columns].astype(np.int32),
         weight_exp=synapse.exponent,
@@ -182,28 +166,7 @@ def _connect(graph: FixedPointGraph, synapse: Synapse, outlet: Any, wait: int, i
     dense.a_out.reshape(inlet.shape).connect(inlet)
 
 
-def merge_groups(weight: NDArray[np.int64], groups: int, fewer: int) -> NDArray[np.int64]:
-    """Rewrite a kernel ``[O, I/groups, kh, kw]`` for ``fewer`` groups (a divisor), with zeros between the old ones."""
-    ratio = groups // fewer
-    outputs, inputs = weight.shape[0] // groups, weight.shape[1]
-    merged = np.zeros((weight.shape[0], inputs * ratio, *weight.shape[2:]), dtype=weight.dtype)
-    for group in range(groups):
-        rows = slice(group * outputs, (group + 1) * outputs)
-        start = group % ratio * inputs
-        merged[rows, start : start + inputs] = weight[rows]
-    return merged
-
-
-def _lava_order(shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """For each position of a flattened tensor of Lava's ``shape``, its position in the graph's layout."""
-    if len(shape) != 3:
-        return np.arange(int(np.prod(shape)))
-    height, width, channels = shape
-    return np.arange(height * width * channels).reshape(channels, height, width).transpose(1, 2, 0).reshape(-1)
-
-
 def _unroll(record: NDArray[np.int32], time_steps: int, samples: int) -> NDArray[np.int64]:
     """Bring ``[samples * steps, *shape]`` in Lava's layout to ``[T, B, *shape]`` in the graph's."""
-    to_graph = np.argsort(to_lava(record.ndim - 1))
-    array = record.transpose(0, *(1 + int(i) for i in to_graph)).astype(np.int64)
+    array = into_graph(record, leading=1).astype(np.int64)
     return array.reshape(samples, time_steps, *array.shape[1:]).swapaxes(0, 1)

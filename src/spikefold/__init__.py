@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from spikefold.converters.onnx import save_onnx, to_onnx_clip, to_onnx_step
     from spikefold.converters.palette import palettise
     from spikefold.deploy.compare import compare
+    from spikefold.deploy.finetune import finetune
     from spikefold.deploy.hardware import load_hardware
+    from spikefold.deploy.mapping.mapper import map_net
     from spikefold.deploy.price import price
     from spikefold.deploy.run import run
     from spikefold.deploy.verify import verify
@@ -52,10 +54,12 @@ __all__ = [
     "calibrate",
     "capture",
     "compare",
+    "finetune",
     "load",
     "load_hardware",
     "load_nir",
     "lower",
+    "map_net",
     "palettise",
     "price",
     "run",
@@ -86,10 +90,12 @@ _HOMES = {
     "calibrate": "converters.calibrate:calibrate",
     "capture": "converters.capture:capture",
     "compare": "deploy.compare:compare",
+    "finetune": "deploy.finetune:finetune",
     "load": "models.checkpoints:load",
     "load_hardware": "deploy.hardware:load_hardware",
     "load_nir": "converters.nir_file:load_nir",
     "lower": "converters.lower:lower",
+    "map_net": "deploy.mapping.mapper:map_net",
     "palettise": "converters.palette:palettise",
     "price": "deploy.price:price",
     "run": "deploy.run:run",

@@ -43,12 +43,12 @@ def assert_same_but_for_rounding(
     """  # fmt: skip
     answer, calls = record(net, x)
     populations = read_float_graph(graph).populations
-    firing = [p for p in populations if p.fires and not p.pools]
+    firing = [p for p in populations if p.fires and not p.logic]
     assert len(firing) <= len(calls)
     own = {p.name: spikes for p, (_, spikes) in zip(firing, calls, strict=False)}
     trains = {"input": x}
-    for population in (p for p in populations if p.fires):  # the module has no neurons where it pools maxima
-        spikes = population.fire(population.current(trains))[0] if population.pools else own[population.name]
+    for population in (p for p in populations if p.fires):  # the module has no neurons for logic on spikes
+        spikes = population.fire(population.current(trains))[0] if population.logic else own[population.name]
         trains[population.name] = spikes.reshape(*spikes.shape[:2], *population.shape)
     for population, (wanted, _) in zip(firing, calls, strict=False):
         current, error = current_and_error(population, trains, gate_error)
@@ -86,6 +86,7 @@ def current_and_error(
 def assert_same_spikes(population: FloatPopulation, current: Tensor, error: Tensor, wanted: Tensor) -> None:
     """Integrate with the wanted spikes as resets; where a spike differs the membrane must be at the threshold."""
     theta = torch.as_tensor(population.v_threshold, dtype=current.dtype)
+    reset = torch.as_tensor(0.0 if population.v_reset is None else population.v_reset, dtype=current.dtype)
     v, bound = torch.zeros_like(current[0]), torch.zeros_like(current[0])
     rate = float(wanted.mean())
     assert 0.005 < rate < 0.995, f"{population.name} fires in {rate:.1%} of its slots: the comparison shows nothing"
@@ -95,4 +96,7 @@ def assert_same_spikes(population: FloatPopulation, current: Tensor, error: Tens
         differs = fired != spikes.bool()
         allowed = bound + theta * 2 * WEIGHT_ERROR
         assert bool(((v - theta).abs()[differs] <= allowed.expand_as(v)[differs]).all()), f"{population.name} differs"
-        v, bound = v * (1 - spikes), bound * (1 - spikes)
+        if population.soft_reset:
+            v, bound = v - theta * spikes, bound + theta * spikes * WEIGHT_ERROR
+        else:
+            v, bound = v * (1 - spikes) + reset * spikes, bound * (1 - spikes) + abs(reset) * spikes * WEIGHT_ERROR

@@ -40,7 +40,7 @@ class _Builder:
 
 
 def make_gate(rng: np.random.Generator, kind: str, current: NDArray[np.int64], gate_shift: int) -> GateProgram:
-    """Gate program of ``kind`` (one of `GATES`) for currents like ``current`` ``[T, B, *features]``.
+    """Gate program of ``kind`` (one of `GATES`, or ``"table"``) for currents like ``current`` ``[T, B, *features]``.
 
     The gate is 0 .. ``2**gate_shift`` and broadcasts to the current.
     """
@@ -52,6 +52,7 @@ def make_gate(rng: np.random.Generator, kind: str, current: NDArray[np.int64], g
         "top_k": _top_k,
         "context": _context,
         "running": _running,
+        "table": _schedule,
     }
     makers[kind](rng, builder, _table(rng, gate_shift))
     return builder.program()
@@ -154,3 +155,9 @@ def _running(rng: np.random.Generator, b: _Builder, table: NDArray[np.int64]) ->
     mask = b.add("running_topk_mask", b.shrink(pooled, 3), k=(time_steps + 1) // 2)
     schedule = rng.integers(0, 3, (time_steps, 1, channels, *(1 for _ in space)))
     b.add("relu", b.add("subtract", b.add("multiply", gate, mask), b.add("table", 0, constant=schedule)))
+
+
+def _schedule(rng: np.random.Generator, b: _Builder, table: NDArray[np.int64]) -> None:
+    """One number per step and channel, whatever the current holds."""
+    time_steps, _, channels, *space = b.shape
+    b.add("table", 0, constant=rng.choice(table, (time_steps, 1, channels, *(1 for _ in space))))

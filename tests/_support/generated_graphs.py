@@ -1,26 +1,23 @@
 """Small random integer nets and clips for differential tests: every executor must agree with the reference on them.
 
-A graph is a function of its arguments alone (seeded). Thresholds are found by running the reference, so that every
-firing layer fires in 5 to 40 % of its slots on `random_clips` of the same graph.
+A graph is a function of its arguments alone (seeded); `random_graph` is one net with options, `any_graph` any net.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from generated_gates import GATES, make_gate
-from spikefold.converters import arithmetic
-from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort, Neurons, Synapse
-from spikefold.converters.reference import population_current, run_population, synapse_current
+from generated_gates import GATES
+from generated_layers import RESETS, Layer, build, draw_clips
+from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort
 
-GATE_SHIFT = 7
 GRADED_MAX = 15
 SHAPES: dict[str, tuple[int, ...]] = {"input": (2, 7, 6), "conv1": (4, 7, 6), "conv2": (6, 4, 3), "fc1": (10,)}
 CLASSES = 3
+_Plan = list[tuple[str, tuple[int, ...], list[tuple[str, dict[str, Any]]]]]
 
 
 def random_graph(
@@ -34,6 +31,9 @@ def random_graph(
     depthwise: bool = False,
     stress: bool = False,
     bias_schedule: bool = False,
+    relays: bool = False,
+    current_shifts: bool = False,
+    resets: tuple[str, ...] = ("zero",),
     gates: tuple[str, ...] = GATES,
     time_steps: int = 5,
 ) -> FixedPointGraph:
@@ -59,8 +59,15 @@ def random_graph(
         Weight exponents and biases so large that sums wrap at 24 bits and membranes clip.
     bias_schedule : bool
         One bias a step and neuron, else one a channel; fixes T at ``time_steps``.
+    relays : bool
+        Add a relay of both signs that feeds ``conv2``, and behind ``conv2`` a rectifying one that reads spikes and the
+        first relay; it feeds neurons one to one and ``fc1`` densely. They are gated as other hidden layers.
+    current_shifts : bool
+        A shift of the weighted sums of 0 to 6 for each population, else 6.
+    resets : tuple of str
+        Which of `generated_layers.RESETS` the firing populations have, in turn, starting at ``seed``.
     gates : tuple of str
-        Which of `generated_gates.GATES` to use.
+        Which of `generated_gates.GATES` to use; ``"table"`` is one more, ``"none"`` leaves a population without.
     time_steps : int
         T of a graph with gates or bias schedules, and of the clip the thresholds are found on.
 
@@ -70,7 +77,7 @@ def random_graph(
     """
     rng = np.random.default_rng(seed)
     port = InputPort(SHAPES["input"], GRADED_MAX if graded_input else 1)
-    plan: list[tuple[str, tuple[int, ...], list[tuple[str, dict[str, Any]]]]] = [
+    plan: _Plan = [
         ("conv1", SHAPES["conv1"], [("input", {"kernel": (4, 2, 3, 3), "padding": (1, 1)})]),
         (
             "conv2",
@@ -86,88 +93,113 @@ def random_graph(
     if residual:
         plan[-3][2].append(("input", {"kernel": (6, 2, 1, 1), "stride": (2, 2)}))
         plan[-1][2].append(("conv2", {}))
-    neurons: list[Neurons] = []
-    synapses: list[Synapse] = []
-    clips = _clips(rng, port, time_steps, 4)
-    messages = {"input": clips}
-    for number, (name, shape, edges) in enumerate(plan):
-        exponent = int(rng.integers(0, 3)) + (8 if stress else 0)
-        added = [_synapse(rng, source, name, shape, messages[source], exponent, how) for source, how in edges]
-        total = np.asarray(sum(synapse_current(s, messages[s.source]) for s in added))
-        last = number == len(plan) - 1
-        bias_shape = (time_steps, 1, *shape) if bias_schedule else (shape[0], *(1,) * (len(shape) - 1))
-        population = _population(rng, name, shape, bias_shape, last and not spiking_output, stress)
-        if gated and not last:
-            kind = gates[(seed + number) % len(gates)]
-            population = _with_gate(rng, population, kind, population_current(population, total))
-        if population.fires:
-            population = _with_threshold(rng, population, total, per_neuron_thresholds)
-        messages[name], _ = run_population(population, total)
-        neurons.append(population)
-        synapses.extend(added)
-    return FixedPointGraph(
-        port, tuple(neurons), tuple(synapses), "dynamic" if gated else "none",
-        time_steps if gated or bias_schedule else None, f"random{seed}",
-    )  # fmt: skip
+    if relays:
+        _insert_relays(plan)
+    roles = {"relay1": "relay", "rectifier": "rectifier", "output": "fires" if spiking_output else "readout"}
+    layers = [
+        Layer(
+            name, shape, tuple(edges), roles.get(name, "fires"),  # type: ignore[arg-type]
+            gates[(seed + number) % len(gates)] if gated and name != "output" else "none",
+            resets[(seed + number) % len(resets)], per_neuron_thresholds, stress, current_shifts,
+        )
+        for number, (name, shape, edges) in enumerate(plan)
+    ]  # fmt: skip
+    return build(rng, port, layers, time_steps, bias_schedule, f"random{seed}")
+
+
+def any_graph(seed: int, layers: int, *, time_steps: int = 4, gated: bool = True) -> FixedPointGraph:
+    """Any net of ``layers`` hidden populations: chains, shortcuts, pools, relays, gates, resets, biases, decays.
+
+    Parameters
+    ----------
+    seed, layers : int
+        Same arguments, same graph; a smaller number of layers makes a smaller one.
+    time_steps : int
+        T of a graph with gates or bias schedules.
+    gated : bool
+        Whether populations may have gates that are computed (of a clip, or of the steps so far), besides tables.
+
+    Returns
+    -------
+    FixedPointGraph
+    """
+    rng = np.random.default_rng([seed, layers, time_steps])
+    port = InputPort((int(rng.integers(1, 4)), *rng.integers(3, 7, 2).tolist()), int(rng.choice([1, 1, 15, 300])))
+    shapes: dict[str, tuple[int, ...]] = {port.name: port.shape}
+    computed = [*GATES, "running", "running"] if gated and rng.random() < 0.7 else []
+    kinds = ["none"] * 8 + ["table"] + computed
+    shared = {"per_neuron": bool(rng.random() < 0.3), "any_shift": bool(rng.random() < 0.6)}
+    drawn: list[Layer] = []
+    for number in range(layers):
+        name, source = f"layer{number}", str(rng.choice(list(shapes)[-2:]))
+        shape, how = _any_edge(rng, shapes[source])
+        edges = [(source, how)]
+        if rng.random() < 0.3:
+            edges += _any_shortcut(rng, shapes, shape, source)
+        drawn.append(
+            Layer(
+                name, shape, tuple(edges), rng.choice(["fires", "fires", "relay", "rectifier"]), str(rng.choice(kinds)),
+                str(rng.choice(RESETS)), bits=int(rng.choice([18, 20, 22, 23, 25, 29])), **shared,
+            )
+        )  # fmt: skip
+        shapes[name] = shape
+    role = "fires" if rng.random() < 0.3 else "readout"
+    edges = [(str(source), {}) for source in list(shapes)[-1 - int(rng.integers(0, 2)) :]]
+    drawn.append(Layer("output", (CLASSES,), tuple(edges), role, bits=int(rng.choice([20, 23, 27])), **shared))  # type: ignore[arg-type]
+    return build(rng, port, drawn, time_steps, bool(rng.random() < 0.2), f"any{seed}")
 
 
 def random_clips(graph: FixedPointGraph, seed: int, time_steps: int = 5, batch: int = 3) -> NDArray[np.int64]:
     """Clips ``[T, B, *shape]`` int64 for ``graph``; about 30 % of the entries are not zero."""
-    return _clips(np.random.default_rng(seed), graph.input, graph.time_steps or time_steps, batch)
+    return draw_clips(np.random.default_rng(seed), graph.input, graph.time_steps or time_steps, batch)
 
 
-def _clips(rng: np.random.Generator, port: InputPort, time_steps: int, batch: int) -> NDArray[np.int64]:
-    size = (time_steps, batch, *port.shape)
-    return np.asarray((rng.random(size) < 0.3) * rng.integers(1, port.max_value + 1, size), dtype=np.int64)
+def _insert_relays(plan: _Plan) -> None:
+    """Put one relay in front of ``conv2``, a rectifying one and neurons of its messages behind it."""
+    names = [name for name, _, _ in plan]
+    place, shape = names.index("conv2"), SHAPES["conv2"]
+    source, how = plan[place][2][0]
+    one_to_one = {"identity": shape[0]}
+    plan[place][2][0] = ("relay1", how)
+    plan[names.index("fc1")][2].append(("rectifier", {}))
+    plan[names.index("fc1")][2][0] = ("after", {})
+    plan.insert(place, ("relay1", SHAPES["conv1"], [(source, {"kernel": (4, 4, 3, 3), "padding": (1, 1)})]))
+    strided = {"kernel": (6, 4, 1, 1), "stride": (2, 2)}
+    plan.insert(place + 2, ("rectifier", shape, [("conv2", one_to_one), ("relay1", strided)]))
+    plan.insert(place + 3, ("after", shape, [("rectifier", one_to_one)]))
 
 
-def _synapse(
-    rng: np.random.Generator,
-    source: str,
-    target: str,
-    shape: tuple[int, ...],
-    messages: NDArray[np.int64],
-    exponent: int,
-    how: dict[str, Any],
-) -> Synapse:
-    how = dict(how)
-    kernel = how.pop("kernel", (int(np.prod(shape)), int(np.prod(messages.shape[2:]))))
-    weight = 2 * rng.integers(-128, 128, kernel)
-    kind = "conv" if len(kernel) == 4 else "dense"
-    return Synapse(f"{source}->{target}", source, target, kind, weight, exponent, **how)
+def _any_edge(rng: np.random.Generator, source: tuple[int, ...]) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Shape of a new population and how ``source`` leads to it: convolution, pooling, one to one, or dense."""
+    kind = rng.choice(["conv", "conv", "pool", "identity", "dense"]) if len(source) == 3 else "dense"
+    if kind == "dense":
+        return (int(rng.integers(1, 9)),), {}
+    if kind == "identity":
+        return source, {"identity": source[0]}
+    window = rng.choice([(1, 1), (2, 2), (3, 3), (1, 3), (3, 1)]).tolist()  # all that NIR can hold
+    stride, padding = (tuple(rng.integers(low, high, 2).tolist()) for low, high in ((1, 3), (0, 2)))
+    dilation = (1, 1) if kind == "pool" or rng.random() < 0.6 else (2, 1)
+    size = [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, p, d, k, s in zip(source[1:], padding, dilation, window, stride, strict=True)
+    ]
+    if min(size) < 1 or any(k <= p for k, p in zip(window, padding, strict=True)):
+        return source, {"identity": source[0]}
+    how: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "kernel": window}
+    if kind == "pool":
+        return (source[0], *size), {**how, "identity": source[0]}
+    channels = source[0] if rng.random() < 0.3 else 0
+    out = channels * int(rng.integers(1, 3)) if channels else int(rng.integers(1, 5))
+    how |= {"groups": channels or 1, "kernel": (out, source[0] // (channels or 1), *window)}
+    return (out, *size), how
 
 
-def _population(
-    rng: np.random.Generator,
-    name: str,
-    shape: tuple[int, ...],
-    bias_shape: tuple[int, ...],
-    is_readout: bool,
-    stress: bool,
-) -> Neurons:
-    bias = rng.integers(-400, 800, bias_shape)
-    exponent = 7 if stress else int(rng.integers(0, 5))
-    dv = 0 if is_readout else int(rng.choice([0, 1, 4095, *rng.integers(0, 4096, 5)]))
-    return Neurons(
-        name, shape, dv, np.array(0), bias, exponent, unit=float(rng.random() + 0.1) / 256, fires=not is_readout
-    )
-
-
-def _with_gate(rng: np.random.Generator, n: Neurons, kind: str, current: NDArray[np.int64]) -> Neurons:
-    if len(n.shape) == 1 and kind == "spatial":
-        kind = "temporal"
-    gate = make_gate(rng, kind, current, GATE_SHIFT)
-    return dataclasses.replace(n, gate=gate, gate_shift=GATE_SHIFT)
-
-
-def _with_threshold(rng: np.random.Generator, n: Neurons, total: NDArray[np.int64], per_neuron: bool) -> Neurons:
-    """Search the threshold that brings the rate nearest to 20 %, with a spread of a factor 2 if ``per_neuron``."""
-    spread = rng.uniform(0.7, 1.4, n.shape) if per_neuron else np.ones(())
-    best, distance = n, np.inf
-    for level in np.geomspace(1, arithmetic.MAX_THRESHOLD, 60):
-        threshold = np.clip((spread * level).astype(np.int64), 0, arithmetic.MAX_THRESHOLD)
-        candidate = dataclasses.replace(n, v_threshold=threshold)
-        rate = run_population(candidate, total)[0].mean()
-        if abs(rate - 0.2) < distance:
-            best, distance = candidate, abs(rate - 0.2)
-    return best
+def _any_shortcut(
+    rng: np.random.Generator, shapes: dict[str, tuple[int, ...]], target: tuple[int, ...], taken: str
+) -> list[tuple[str, dict[str, Any]]]:
+    """One more way into ``target``, dense, or 1x1 between frames of one size; none where no other source fits."""
+    others = [n for n, shape in shapes.items() if n != taken and (len(target) == 1 or shape[1:] == target[1:])]
+    if not others:
+        return []
+    source = str(rng.choice(others))
+    return [(source, {} if len(target) == 1 else {"kernel": (target[0], shapes[source][0], 1, 1)})]

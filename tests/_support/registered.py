@@ -30,6 +30,19 @@ def narrow(name: str, seed: int = 0) -> nn.Module:
     return build(name, **narrow_arguments(name))
 
 
+def awaken(net: nn.Module, clips: Tensor, seed: int = 2) -> nn.Module:
+    """Give batch norms statistics, and weights with which neurons in all depths fire; in evaluation mode."""
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+                module.momentum = 1.0
+                module.weight.fill_(1.5)
+                module.bias.copy_(torch.rand(module.bias.shape, generator=random) - 0.25)
+        net(clips)
+    return net.eval()
+
+
 def clip(name: str, samples: int, seed: int = 1) -> Tensor:
     """Random events ``[T, samples, C, H, W]`` for `narrow`."""
     side = narrow_arguments(name)["input_size"]

@@ -86,6 +86,57 @@ def test_a_neuron_step_at_every_limit() -> None:
             assert (int(spikes[i]), int(after[i])) == (int(fires), 0 if fires else before), (state, current)
 
 
+@pytest.mark.parametrize("how", ["to a value", "soft"])
+def test_other_resets_at_every_limit(how: str) -> None:
+    limit, top = 2**23 - 1, arithmetic.MAX_THRESHOLD
+    states = [0, 1, -1, 63, 64, 4096, -4096, limit, -limit, -top * 64]
+    currents = [0, 1, -1, 64, -64, 6400, 6401, limit, -limit, 2**25, -(2**25)]
+    for dv, threshold in itertools.product([0, 1, 2048, 4095], [0, 1, 100, top]):
+        for reset in [-top, -1, 0, threshold] if how == "to a value" else [0]:
+            pairs = list(itertools.product(states, currents))
+            v, c = (ints(*column) for column in zip(*pairs, strict=True))
+            if how == "soft":
+                spikes, after = arithmetic.neuron_step(v, c, dv, ints(threshold), soft_reset=True)
+            else:
+                spikes, after = arithmetic.neuron_step(v, c, dv, ints(threshold), ints(reset))
+            for i, (state, current) in enumerate(pairs):
+                before = max(-limit, min(limit, toward_zero(state * (4096 - dv), 12) + current))
+                fires = before > threshold * 64
+                left = before - threshold * 64 if how == "soft" else reset * 64
+                assert (int(spikes[i]), int(after[i])) == (int(fires), left if fires else before), (state, current)
+
+
+def test_a_soft_reset_leaves_what_was_above_the_threshold_for_the_next_step() -> None:
+    v, fired = ints(0), []
+    for _ in range(6):
+        spikes, v = arithmetic.neuron_step(v, ints(500), 0, ints(10), soft_reset=True)
+        fired.append((int(spikes[0]), int(v[0])))
+    assert fired == [(0, 500), (1, 360), (1, 220), (1, 80), (0, 580), (1, 440)]
+
+
+def test_each_neuron_resets_to_its_own_value() -> None:
+    v = np.full((2, 3), 1000)
+    spikes, after = arithmetic.neuron_step(v, v, 0, ints(10), np.array([[-3, 0, 4]]))
+    assert spikes.tolist() == [[1, 1, 1]] * 2
+    assert after.tolist() == [[-192, 0, 256]] * 2
+
+
+@SETTINGS
+@given(
+    st.integers(-(2**23) + 1, 2**23 - 1) | st.sampled_from([v for v in EDGES if abs(v) < 2**23]),
+    st.integers(0, 23), st.integers(-(2**23) + 1, 0), st.integers(1, 2**23 - 1),
+)  # fmt: skip
+def test_a_relay_divides_toward_zero_and_saturates_at_its_own_ends(v: int, shift: int, low: int, high: int) -> None:
+    wanted = min(high, max(low, toward_zero(v, shift)))
+    assert arithmetic.relay_message(ints(v), shift, low, high).tolist() == [wanted]
+
+
+def test_a_relay_of_small_numbers_sends_as_many_zeros_below_0_as_above() -> None:
+    sent = arithmetic.relay_message(ints(*range(-9, 10)), 2, -2, 1).tolist()
+    assert sent == [-2, -2, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
+    assert arithmetic.relay_message(ints(-9, -4, -1, 3, 4), 2, 0, 5).tolist() == [0, 0, 0, 0, 1]
+
+
 def test_a_neuron_at_its_threshold_is_silent_and_fires_one_sixty_fourth_of_a_weight_above() -> None:
     spikes, v = arithmetic.neuron_step(ints(0, 0), ints(640, 641), 0, ints(10))
     assert (spikes.tolist(), v.tolist()) == ([0, 1], [640, 0])

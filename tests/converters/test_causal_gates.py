@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from functools import cache
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from gate_networks import GATES, T
 from networks import SHAPE, captured, clips
 from spikefold.converters.calibrate import calibrate
+from spikefold.converters.capture.build import gate_to_metadata
 from spikefold.converters.causal_gates import make_causal
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons
 from spikefold.converters.float_graph import read_float_graph
@@ -20,7 +22,6 @@ from spikefold.converters.time_axis import causal_program, running_state
 from spikefold.errors import LoweringError
 
 SAMPLES = clips((T, 16, *SHAPE[2:]), seed=41).numpy().astype(np.uint8)
-CAUSAL = [name for name in GATES if name != "ASA, reduced"]
 
 
 @cache
@@ -34,7 +35,7 @@ def gated(name: str) -> tuple[Neurons, GateProgram]:
     return n, n.gate
 
 
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", GATES)
 def test_in_integers_a_later_current_changes_no_earlier_gate(name: str) -> None:
     neurons, gate = gated(name)
     rng = np.random.default_rng(8)
@@ -95,6 +96,28 @@ def test_the_last_step_of_a_causal_squeeze_is_the_dynamic_gate() -> None:
     torch.testing.assert_close(run_float(causal.gate, current)[-1], run_float(dynamic.gate, current)[0])
 
 
+def test_two_matrices_over_time_become_running_sums_and_one_row_a_step() -> None:
+    rng = np.random.default_rng(2)
+    narrow, wide, shift = rng.normal(size=(T, 2)), rng.normal(size=(2, T)), rng.normal(size=2)
+    steps = (
+        Step("sum", (0,), {"axes": (3, 4), "keepdim": False}), Step("permute", (1,), {"axes": (1, 2, 0)}),
+        Step("matmul", (2,), {}, narrow), Step("add_const", (3,), {}, shift), Step("relu", (4,)),
+        Step("matmul", (5,), {}, wide), Step("permute", (6,), {"axes": (2, 0, 1)}),
+        Step("reshape", (7,), {"shape": (T, -1, 3, 1, 1)}),
+    )  # fmt: skip
+    gate = GateProgram((T, -1, 3, 2, 2), steps, T)
+    current = torch.from_numpy(rng.normal(size=(T, 5, 3, 2, 2)))
+    found = run_float(causal_program(gate), current)
+    sums = current.sum((3, 4)).numpy()
+    for t in range(T):
+        hidden = np.maximum(np.einsum("tbc,tr->bcr", sums[: t + 1], narrow[: t + 1]) + shift, 0)
+        np.testing.assert_allclose(found[t, :, :, 0, 0].numpy(), hidden @ wide[:, t])
+    torch.testing.assert_close(found[-1], run_float(gate, current)[-1])
+
+
 def test_a_gate_without_causal_form_is_refused_with_its_neurons_and_step() -> None:
-    with pytest.raises(LoweringError, match=r"neurons 'neuron': gate step \d+ \(matmul\): a matrix \(4, 2\)"):
-        lower(captured("ASA, reduced")[1], SAMPLES, "causal")
+    program = GateProgram((T, -1, *SHAPE[2:]), (Step("slice", (0,), {"axis": 0, "start": 1, "stop": 2}),), T)
+    graph = copy.deepcopy(captured("squeeze over the clip")[1])
+    graph.nodes["neuron"].metadata |= gate_to_metadata(program)
+    with pytest.raises(LoweringError, match=r"neurons 'neuron': gate step 0 \(slice\): it cuts the axis T"):
+        make_causal(graph)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from spikefold.converters.gate_program import INTEGER_OPS, GateProgram, Step
 from spikefold.converters.lower import lower
 from spikefold.converters.ranges import can_wrap, synapse_bound
 from spikefold.converters.reference import Trace, run_reference
-from spikefold.errors import InputError
+from spikefold.errors import InputError, LoweringError
 
 GRAPHS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -31,6 +32,11 @@ GRAPHS: dict[str, dict[str, Any]] = {
         "gated": True, "residual": True, "depthwise": True, "graded_input": True, "per_neuron_thresholds": True
     },
     "gated, one step": {"gated": True, "time_steps": 1},
+    "relays": {"relays": True, "graded_input": True},
+    "relays, resets, shifts": {
+        "relays": True, "resets": ("value", "soft", "zero"), "current_shifts": True, "per_neuron_thresholds": True
+    },
+    "gated relays that wrap and clip": {"relays": True, "gated": True, "stress": True, "resets": ("value", "soft")},
 }  # fmt: skip
 
 
@@ -50,7 +56,8 @@ def test_generated_nets_run_bit_for_bit_as_the_reference(kind: str, seed: int) -
     x = random_clips(graph, seed + 100, batch=7)
     trace = run_engine(graph, x)
     assert_equal(trace, run_reference(graph, x))
-    assert all(0 < train.mean() < 1 for n, train in trace.spikes.items() if n not in ("output", "readout"))
+    assert all(0 < trace.spikes[n.name].mean() < 1 for n in graph.neurons if n.fires and n.name != "output")
+    assert all(trace.spikes[n.name].any() for n in graph.neurons if n.relay is not None)
 
 
 @pytest.mark.parametrize("attention", ["static", "dynamic"])
@@ -86,6 +93,16 @@ def test_wrapping_and_clipping_run_bit_for_bit_as_the_reference(exponent: int) -
     assert 0 < trace.spikes["neuron"].mean() < 1
 
 
+def test_sums_that_torch_cannot_hold_are_refused_by_name() -> None:
+    neurons = Neurons("output", (1,), 0, np.array(0), np.zeros(1, dtype=np.int64), 0, 0.01, fires=False)
+    synapse = Synapse("in", "input", "output", "dense", np.full((1, 2), -256), 7)
+    graph = FixedPointGraph(InputPort((2,), 2**31), (neurons,), (synapse,), "none", None)
+    assert run_engine(graph, np.ones((1, 1, 2))).membranes["output"].item() == -(2**22)
+    larger = dataclasses.replace(graph, input=InputPort((2,), 2**31 + 1))
+    with pytest.raises(LoweringError, match="neurons 'output': weighted sums could reach 9007199258935296, outside"):
+        run_engine(larger, np.ones((1, 1, 2)))
+
+
 def test_sums_whose_parts_float32_does_not_hold_are_still_exact() -> None:
     random = np.random.default_rng(2)
     weight, order = 2 * random.integers(-127, 128, (8, 200)), random.permutation(200)
@@ -93,7 +110,7 @@ def test_sums_whose_parts_float32_does_not_hold_are_still_exact() -> None:
     neurons = Neurons("output", (8,), 0, np.array(0), np.zeros(8, dtype=np.int64), 0, 0.01, fires=False)
     synapse = Synapse("in", "input", "output", "dense", cancelling)
     graph = FixedPointGraph(InputPort((402,), 2**20), (neurons,), (synapse,), "none", None)
-    assert synapse_bound(synapse, 2**20) > 2**26
+    assert synapse_bound(synapse, (0, 2**20)) > 2**26
     half = random.integers(2**19, 2**20, (3, 5, 200))
     x = np.concatenate([half, half[..., order], random.integers(0, 4, (3, 5, 2))], axis=2)
     trace = run_engine(graph, x)

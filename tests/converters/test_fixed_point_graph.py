@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from generated_graphs import random_graph
-from spikefold.converters.fixed_point_graph import MAX_EXPONENT, FixedPointGraph, InputPort, Neurons, Synapse
+from spikefold.converters.fixed_point_graph import MAX_EXPONENT, FixedPointGraph, InputPort, Neurons, Relay, Synapse
 from spikefold.errors import FileFormatError, LoweringError
 
 
@@ -25,6 +25,10 @@ def synapse(**changes: Any) -> Synapse:
         "name": "s", "source": "input", "target": "a", "kind": "conv", "weight": np.full((2, 1, 3, 3), 4),
     }  # fmt: skip
     return Synapse(**{**fields, **changes})
+
+
+def relay(shift: int = 3, low: int = -5, high: int = 7, **changes: Any) -> Neurons:
+    return neurons(**{"dv": 0, "fires": False, "relay": Relay(shift, low, high), **changes})
 
 
 def graph(*populations: Neurons, synapses: tuple[Synapse, ...] = ()) -> FixedPointGraph:
@@ -71,6 +75,28 @@ def test_parts_that_fit_are_accepted() -> None:
             r"neurons 'a': bias_mantissa of shape \(4, 1, 2, 1, 1\) changes with the step.*\(None, 1\)",
         ),
         ((neurons(bias_exponent=8),), (), r"neurons 'a': bias exponent is 8, it must be 0\.\.7"),
+        ((neurons(current_shift=7),), (), r"neurons 'a': current_shift is 7, it must be 0\.\.6"),
+        ((neurons(current_shift=-1),), (), "neurons 'a': current_shift is -1"),
+        (
+            (neurons(v_reset=np.array(51)),),
+            (),
+            r"neurons 'a': v_reset 51\.\.51 must lie within -131071 and v_threshold",
+        ),
+        ((neurons(v_reset=np.array(-(2**17))),), (), r"neurons 'a': v_reset -131072\.\.-131072 must"),
+        ((neurons(v_reset=np.array(0), soft_reset=True),), (), "neurons 'a': v_reset .*no soft reset"),
+        ((neurons(v_reset=np.array(0), fires=False),), (), "neurons 'a': v_reset .*belongs to neurons that fire"),
+        ((neurons(v_reset=np.zeros(4, int)),), (), r"neurons 'a': v_reset of shape \(4,\) does not fit neurons"),
+        ((relay(fires=True),), (), "neurons 'a': a relay neither fires nor remembers"),
+        ((relay(dv=1),), (), "neurons 'a': a relay neither fires nor remembers"),
+        ((relay(soft_reset=True),), (), "neurons 'a': a relay neither fires nor remembers"),
+        ((relay(v_reset=np.array(0)),), (), "neurons 'a': v_reset"),
+        ((relay(shift=24),), (), r"neurons 'a': relay Relay\(shift=24.*must be 0\.\.23"),
+        ((relay(shift=-1),), (), "neurons 'a': relay"),
+        ((relay(low=1),), (), "neurons 'a': relay .*low at most 0"),
+        ((relay(high=0),), (), "neurons 'a': relay .*high above it"),
+        ((relay(high=2**23),), (), "neurons 'a': relay .*within 8388607"),
+        ((relay(low=-(2**23)),), (), "neurons 'a': relay .*within 8388607"),
+        ((relay(),), (), "neurons 'a': a relay has no answer to give"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_by_name(
@@ -93,10 +119,15 @@ def test_a_bias_schedule_has_the_steps_of_its_net(steps: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", [{}, {"gated": True, "residual": True}, {"per_neuron_thresholds": True}, {"bias_schedule": True}]
-)
-def test_a_graph_survives_its_plain_form_bit_for_bit(how: dict[str, bool]) -> None:
-    made = random_graph(5, **how)  # type: ignore[arg-type]
+    "how",
+    [
+        {}, {"gated": True, "residual": True}, {"per_neuron_thresholds": True}, {"bias_schedule": True},
+        {"relays": True, "current_shifts": True, "gated": True},
+        {"resets": ("value", "soft"), "per_neuron_thresholds": True}, {"relays": True, "resets": ("value",)},
+    ],
+)  # fmt: skip
+def test_a_graph_survives_its_plain_form_bit_for_bit(how: dict[str, Any]) -> None:
+    made = random_graph(5, **how)
     threshold = np.arange(made.neurons[0].size).reshape(made.neurons[0].shape)
     first = dataclasses.replace(made.neurons[0], static_threshold=threshold, unit=0.1 + 0.2)
     made = dataclasses.replace(made, neurons=(first, *made.neurons[1:]), provenance={"bits": 8})
@@ -105,6 +136,11 @@ def test_a_graph_survives_its_plain_form_bit_for_bit(how: dict[str, bool]) -> No
     assert again.to_plain()[0] == text
     assert again.neurons[0].unit.hex() == first.unit.hex()
     assert again.input == made.input
+    for n, same in zip(made.neurons, again.neurons, strict=True):
+        assert (n.relay, n.current_shift, n.soft_reset) == (same.relay, same.current_shift, same.soft_reset)
+        assert (n.v_reset is None) == (same.v_reset is None)
+        if n.v_reset is not None:
+            np.testing.assert_array_equal(n.v_reset, same.v_reset)
     for a, b in zip(again.to_plain()[1], arrays, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -128,3 +164,28 @@ def test_too_few_arrays_are_a_damaged_file() -> None:
     text, arrays = random_graph(5).to_plain()
     with pytest.raises(FileFormatError, match="damaged: IndexError"):
         FixedPointGraph.from_plain(text, arrays[:-1])
+
+
+def test_a_net_without_the_newer_fields_is_written_as_before() -> None:
+    text, _ = random_graph(5, gated=True).to_plain()
+    assert not {"current_shift", "v_reset", "soft_reset", "relay"} & set(json.loads(text)["neurons"][0])
+
+
+@pytest.mark.parametrize("change", [{"shift": None}, {"payload": 8}])
+def test_a_damaged_relay_is_a_damaged_file(change: dict[str, Any]) -> None:
+    text, arrays = random_graph(5, relays=True).to_plain()
+    plain = json.loads(text)
+    entry = next(e for e in plain["neurons"] if "relay" in e)
+    entry["relay"] = {k: v for k, v in {**entry["relay"], **change}.items() if v is not None}
+    with pytest.raises(FileFormatError, match="damaged: TypeError"):
+        FixedPointGraph.from_plain(json.dumps(plain), arrays)
+
+
+def test_what_each_population_sends() -> None:
+    passed = relay(shift=8, low=-5, high=7, unit=0.25)
+    made = graph(passed, neurons("b"), synapses=(synapse(), synapse(name="t", target="b")))
+    assert [made.message_range(name) for name in ("input", "a", "b")] == [(0, 1), (-5, 7), (0, 1)]
+    assert [made.is_graded(name) for name in ("input", "a", "b")] == [False, True, False]
+    assert [n.is_readout for n in (passed, neurons(), neurons(fires=False))] == [False, False, True]
+    assert (passed.message_unit, neurons().message_unit) == (0.25 * 2**8 / 2**6, 1.0)
+    assert not graph(relay(low=0, high=1), neurons("b"), synapses=(synapse(), synapse(target="b"))).is_graded("a")

@@ -117,7 +117,8 @@ def test_a_graph_without_our_ends_is_refused() -> None:
     [
         ("r", 1.0, "input is scaled by 0.5 a step"),
         ("v_leak", 0.25, "v_leak is not 0"),
-        ("v_reset", -0.5, "v_reset is not 0"),
+        ("v_reset", 2.0, "v_reset must be finite, one number a neuron, and at most v_threshold; .*2.0"),
+        ("v_reset", -np.inf, "v_reset must be finite"),
     ],
 )
 def test_neurons_of_other_dynamics_are_refused_by_name(field: str, value: float, message: str) -> None:

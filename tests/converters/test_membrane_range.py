@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 
 from spikefold.converters import arithmetic
-from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort, Neurons, Synapse
+from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort, Neurons, Relay, Synapse
 from spikefold.converters.ranges import membrane_range
 
 STEPS = 4
 
 
 def one_neuron(
-    weights: list[int], bias: int, dv: int, threshold: int, fires: bool, exponent: int = 0
+    weights: list[int], bias: int, dv: int, threshold: int, fires: bool, exponent: int = 0, **reset: Any
 ) -> FixedPointGraph:
-    neurons = Neurons("n", (1,), dv, np.array(threshold), np.array([bias]), 0, 1.0, fires)
+    neurons = Neurons("n", (1,), dv, np.array(threshold), np.array([bias]), 0, 1.0, fires, **reset)
     synapse = Synapse("s", "input", "n", "dense", np.array([weights]), exponent)
     return FixedPointGraph(InputPort((len(weights),)), (neurons,), (synapse,), "none", None)
 
@@ -35,7 +37,8 @@ def reached(graph: FixedPointGraph) -> tuple[int, int]:
             low, high = min(low, total), max(high, total)
             v = max(-arithmetic.STATE_LIMIT, min(arithmetic.STATE_LIMIT, total))
             if n.fires and v > int(n.v_threshold) << 6:
-                v = 0
+                after = 0 if n.v_reset is None else int(n.v_reset) << 6
+                v = v - (int(n.v_threshold) << 6) if n.soft_reset else after
     return low, high
 
 
@@ -66,3 +69,34 @@ def test_every_clip_stays_within_it(how: tuple, tight: bool) -> None:
     assert highest <= high
     if tight:
         assert (low, high) == (lowest, highest)
+
+
+@pytest.mark.parametrize("weights", [[20, -30], [20, 30], [-20, -30]])
+@pytest.mark.parametrize("bias", [-2000, 0, 2000])
+@pytest.mark.parametrize(("dv", "threshold"), [(0, 5), (700, 20), (0, 60)])
+@pytest.mark.parametrize(
+    "reset", [{"v_reset": -40}, {"v_reset": 0}, {"v_reset": 4}, {"soft_reset": True}], ids=lambda how: str(how)
+)
+def test_every_clip_stays_within_it_whatever_a_spike_leaves(
+    weights: list[int], bias: int, dv: int, threshold: int, reset: dict[str, Any]
+) -> None:
+    reset = {k: np.array(v) if k == "v_reset" else v for k, v in reset.items()}
+    graph = one_neuron(weights, bias, dv, threshold, True, **reset)
+    (low, high), (lowest, highest) = membrane_range(graph, graph.neurons[0], STEPS), reached(graph)
+    assert low <= lowest
+    assert highest <= high
+
+
+def test_a_reset_below_every_current_is_in_the_range() -> None:
+    graph = one_neuron([30, 20], 0, 0, 5, True, v_reset=np.array(-100))
+    assert reached(graph)[0] == membrane_range(graph, graph.neurons[0], STEPS)[0] == -6400
+
+
+def test_the_membrane_of_a_relay_is_its_current_of_one_step() -> None:
+    (n,), (s,) = (part := one_neuron([20, -30], 50, 0, 0, False)).neurons, part.synapses
+    relay = dataclasses.replace(n, relay=Relay(3, -50, 50))
+    output = Neurons("o", (1,), 0, np.array(0), np.array([0]), 0, 1.0, fires=False)
+    last = Synapse("t", "n", "o", "dense", np.array([[10]]))
+    graph = dataclasses.replace(part, neurons=(relay, output), synapses=(s, last))
+    assert membrane_range(graph, relay, STEPS) == (-30 * 64, 20 * 64 + 50)
+    assert membrane_range(graph, output, STEPS) == (-50 * 640 * STEPS, 50 * 640 * STEPS)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from functools import cache
 from pathlib import Path
@@ -14,12 +15,12 @@ from generated_graphs import random_clips, random_graph
 from networks import captured, clips, clips_for
 from spikefold.converters import nir_file
 from spikefold.converters.arithmetic import STATE_FRACTION_BITS
-from spikefold.converters.fixed_point_graph import FixedPointGraph
+from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse
 from spikefold.converters.float_graph import read_float_graph
 from spikefold.converters.lower import lower
 from spikefold.converters.nir_file import KEY, from_nir, load_nir, save_nir, to_nir
 from spikefold.converters.reference import run_reference, synapse_current
-from spikefold.errors import FileFormatError, InputError
+from spikefold.errors import FileFormatError, InputError, LoweringError
 
 
 @cache
@@ -48,11 +49,12 @@ def assert_same(one: FixedPointGraph, other: FixedPointGraph) -> None:
     [
         {}, {"residual": True}, {"per_neuron_thresholds": True}, {"depthwise": True, "spiking_output": True},
         {"gated": True, "graded_input": True}, {"gated": True, "residual": True, "depthwise": True},
+        {"relays": True, "resets": ("value", "soft"), "current_shifts": True}, {"relays": True, "gated": True},
     ],
     ids=lambda how: ", ".join(how) or "plain",
 )  # fmt: skip
-def test_a_generated_net_survives_a_file_bit_for_bit(how: dict[str, bool], seed: int, tmp_path: Path) -> None:
-    graph = random_graph(seed, **how)  # type: ignore[arg-type]
+def test_a_generated_net_survives_a_file_bit_for_bit(how: dict[str, Any], seed: int, tmp_path: Path) -> None:
+    graph = random_graph(seed, **how)
     assert_same(load_nir(save_nir(graph, tmp_path / "net.nir")), graph)
 
 
@@ -125,6 +127,66 @@ def test_other_readers_find_the_mean_of_a_bias_schedule() -> None:
         synapse = graph.incoming(n.name)[0]
         mean = np.broadcast_to(n.bias, (5, 1, *n.shape)).mean((0, 1)).reshape(n.shape[0], -1).mean(1)
         np.testing.assert_allclose(nodes[synapse.name].bias, mean * n.unit / 64, rtol=1e-5, atol=1e-6)
+
+
+def test_a_relay_stands_there_as_a_scale_of_one_and_real_numbers_reach_its_targets() -> None:
+    graph = random_graph(3, relays=True, current_shifts=True, gated=True, gates=("none", "table"))
+    nodes = to_nir(graph).nodes
+    relays = {n.name: n for n in graph.neurons if n.relay is not None}
+    for name, rectifies in (("relay1", False), ("rectifier", True)):
+        np.testing.assert_array_equal(nodes[name].scale, np.ones(relays[name].shape))
+        gated = relays[name].gate is not None
+        assert nodes[name].metadata == {"relay": True, "rectifies": rectifies, "static_twin": gated}
+    trace = run_reference(graph, random_clips(graph, 3))
+    for synapse in graph.synapses:
+        target, source = (
+            next((n for n in graph.neurons if n.name == x), None) for x in (synapse.target, synapse.source)
+        )
+        assert target is not None
+        unit = 1.0 if source is None else source.message_unit
+        ratio = target.unit * 2.0**target.current_shift / 64 / unit
+        weight = nodes[synapse.name].weight
+        if synapse.groups == 1 or synapse.kind == "dense":
+            np.testing.assert_allclose(weight, synapse.effective_weight * ratio, rtol=1e-6)
+    (synapse,) = graph.incoming("after")
+    after = next(n for n in graph.neurons if n.name == "after")
+    sent = trace.spikes["rectifier"]
+    whole = (synapse_current(synapse, sent) << after.current_shift) * (after.unit / 64)
+    weight = nodes[synapse.name].weight[range(6), range(6)].reshape(6, 1, 1)
+    np.testing.assert_allclose(weight * (sent * relays["rectifier"].message_unit), whole, rtol=1e-5)
+    assert whole.any()
+
+
+def test_other_resets_stand_there_in_real_units() -> None:
+    graph = random_graph(3, resets=("value", "soft", "zero"), per_neuron_thresholds=True)
+    nodes = to_nir(graph).nodes
+    for n in (n for n in graph.neurons if n.fires):
+        real = 0 if n.v_reset is None else n.v_reset * n.unit
+        np.testing.assert_allclose(nodes[n.name].v_reset, np.broadcast_to(real, n.shape), rtol=1e-6)
+        assert nodes[n.name].metadata.get("soft_reset", False) == n.soft_reset
+    assert {(n.v_reset is None, n.soft_reset) for n in graph.neurons if n.fires} == {
+        (False, False), (True, True), (True, False)
+    }  # fmt: skip
+
+
+def test_a_gated_population_resets_there_to_its_value_over_the_mean_gate() -> None:
+    graph = random_graph(3, resets=("value",), gated=True)
+    n = graph.neurons[0]
+    assert n.v_reset is not None
+    n = dataclasses.replace(n, static_threshold=np.broadcast_to(n.v_threshold * 4, n.shape))
+    node = to_nir(dataclasses.replace(graph, neurons=(n, *graph.neurons[1:]))).nodes[n.name]
+    np.testing.assert_allclose(node.v_reset, np.broadcast_to(n.v_reset * 4 * n.unit, n.shape), rtol=1e-6)
+    np.testing.assert_allclose(node.v_threshold, np.broadcast_to(n.v_threshold * 4 * n.unit, n.shape), rtol=1e-6)
+
+
+def test_a_dense_map_into_frames_is_refused_by_name() -> None:
+    graph = random_graph(1)
+    n, zero = graph.neurons[0], np.array(0)
+    wide = Synapse("s", "input", n.name, "dense", np.zeros((n.size, 84), dtype=np.int64))
+    last = Neurons("out", (3,), 0, zero, np.zeros(3, dtype=np.int64), 0, 1.0, fires=False)
+    out = Synapse("t", n.name, "out", "dense", np.zeros((3, n.size), dtype=np.int64))
+    with pytest.raises(LoweringError, match=r"synapse 's': a dense map into neurons of shape \(4, 7, 6\)"):
+        to_nir(FixedPointGraph(graph.input, (n, last), (wide, out), "none", None))
 
 
 def damaged(**changes: Any) -> nir.NIRGraph:

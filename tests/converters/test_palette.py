@@ -153,6 +153,21 @@ def test_equal_on_lava(levels: int) -> None:
     assert_equal(run_lava(reduced, clips[:, :3], 300.0), run_reference(reduced, clips[:, :3]))
 
 
+@pytest.mark.parametrize("levels", [1, LEVELS])
+def test_what_a_spike_leaves_follows_the_levels_and_relays_stay(levels: int) -> None:
+    graph = random_graph(SEED, per_neuron_thresholds=True, relays=True, resets=("value", "soft"))
+    reduced = palettise(graph, random_clips(graph, SEED), levels)
+    resets = 0
+    for old, new in zip(graph.neurons, reduced.graph.neurons, strict=True):
+        assert (new.relay, new.soft_reset, new.fires) == (old.relay, old.soft_reset, old.fires)
+        if old.v_reset is not None and new.v_reset is not None:
+            resets += 1
+            wanted = old.v_reset * new.v_threshold / old.v_threshold
+            assert np.abs(new.v_reset - wanted).max() <= 1
+    assert resets
+    assert [layer.name for layer in reduced.layers] == [n.name for n in graph.neurons if n.fires]
+
+
 def test_no_levels_are_refused() -> None:
     graph, clips, _ = made()
     with pytest.raises(InputError, match="levels is 0"):

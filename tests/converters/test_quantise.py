@@ -256,8 +256,7 @@ def one_layer(weight: float, bias: float, threshold: float) -> tuple[object, Cal
     ("weight", "bias", "threshold", "message"),
     [
         (0.0, 0.1, 0.5, "neurons 'layers_1'.*all weights into them are 0"),
-        (1e-4, 0.0, 5e3, "neurons 'layers_1'.*v_threshold 5000 is .* weight steps"),
-        (1.0, 1e3, 0.5, "neurons 'layers_1'.*bias 1000 does not fit"),
+        (1.0, 1e4, 0.5, r"neurons 'layers_1'.*v_threshold 0\.5 is below half a step of 1\.22"),
     ],
 )
 def test_numbers_that_fit_no_format_are_refused_by_population(
@@ -266,6 +265,24 @@ def test_numbers_that_fit_no_format_are_refused_by_population(
     graph, calibration = one_layer(weight, bias, threshold)
     with pytest.raises(LoweringError, match=message):
         quantise.quantise(graph, calibration)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("weight", "bias", "threshold"), [(1e-4, 0.0, 5e3), (1.0, 1e3, 0.5), (1.0, -1e3, 0.5)])
+def test_large_thresholds_and_biases_keep_their_digits_and_weights_beside_them_lose_theirs(
+    weight: float, bias: float, threshold: float
+) -> None:
+    graph, calibration = one_layer(weight, bias, threshold)
+    fixed = quantise.quantise(graph, calibration)  # type: ignore[arg-type]
+    n, real = fixed.neurons[0], read_float_graph(graph).populations[0]  # type: ignore[arg-type]
+    held = np.broadcast_to(n.bias, n.shape) * n.unit / 64
+    np.testing.assert_allclose(held, real.synapses[0].bias, rtol=1e-3, atol=n.unit / 2)
+    np.testing.assert_allclose(n.v_threshold * n.unit, threshold, rtol=1e-3, atol=n.unit / 2)
+    np.testing.assert_allclose(
+        fixed.synapses[0].effective_weight * n.unit, real.synapses[0].weight, rtol=1e-2, atol=n.unit
+    )
+    wanted = bias > 0
+    spikes = run_reference(fixed, np.ones((T, 2, 10), dtype=np.int64)).spikes[n.name]
+    assert bool((spikes == wanted).all())
 
 
 def test_a_wide_readout_over_many_steps_falls_back_to_smaller_mantissas() -> None:

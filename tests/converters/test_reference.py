@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -36,36 +38,67 @@ def arriving(synapse: Synapse, message: np.ndarray, at: tuple[int, ...], shape: 
 
 
 def slow(graph: FixedPointGraph, clip: np.ndarray, last: int) -> dict[str, np.ndarray]:
-    """Spikes ``[T, *shape]`` of the first ``last`` populations for one clip ``[T, *shape]``."""
+    """Spikes or messages ``[T, *shape]`` of the first ``last`` populations for one clip ``[T, *shape]``."""
     trains = {"input": clip}
     for n in graph.neurons[:last]:
         train = np.zeros((len(clip), *n.shape), dtype=np.int64)
         thresholds, bias = np.broadcast_to(n.v_threshold, n.shape), np.broadcast_to(n.bias, n.shape)
+        resets = np.broadcast_to(0 if n.v_reset is None else n.v_reset, n.shape)
         for at in np.ndindex(*n.shape):
             v = 0
             for t in range(len(clip)):
-                u = sum(arriving(s, trains[s.source][t], at, n.shape) for s in graph.incoming(n.name)) * 64
+                u = (
+                    sum(arriving(s, trains[s.source][t], at, n.shape) for s in graph.incoming(n.name))
+                    * 2**n.current_shift
+                )
                 u = u - 2 * HALF if u > HALF else u + 2 * HALF if u <= -HALF else u
-                v = toward_zero(v * (4096 - n.dv), 12) + u + int(bias[at])
+                v = (0 if n.relay else toward_zero(v * (4096 - n.dv), 12)) + u + int(bias[at])
                 v = max(1 - HALF, min(HALF - 1, v))
+                if n.relay:
+                    train[(t, *at)] = max(n.relay.low, min(n.relay.high, toward_zero(v, n.relay.shift)))
                 if n.fires and v > int(thresholds[at]) * 64:
-                    train[(t, *at)], v = 1, 0
+                    train[(t, *at)], v = 1, v - int(thresholds[at]) * 64 if n.soft_reset else int(resets[at]) * 64
         trains[n.name] = train
     return trains
 
 
 @pytest.mark.parametrize(
     "how",
-    [{"residual": True, "graded_input": True}, {"depthwise": True, "per_neuron_thresholds": True}],
-    ids=["residual, graded", "grouped, a threshold per neuron"],
-)
-def test_a_net_runs_as_its_neurons_one_by_one(how: dict[str, bool]) -> None:
-    graph = random_graph(2, **how)  # type: ignore[arg-type]
+    [
+        {"residual": True, "graded_input": True}, {"depthwise": True, "per_neuron_thresholds": True},
+        {"relays": True, "resets": ("soft", "value"), "current_shifts": True, "per_neuron_thresholds": True},
+        {"relays": True, "resets": ("value", "soft"), "graded_input": True, "stress": True},
+    ],
+    ids=["residual, graded", "grouped, a threshold per neuron", "relays, resets, shifts", "relays, wraps and clips"],
+)  # fmt: skip
+def test_a_net_runs_as_its_neurons_one_by_one(how: dict[str, Any]) -> None:
+    graph = random_graph(2, **how)
+    last = 5 if "relays" in how else 3
     x = random_clips(graph, 7, time_steps=4, batch=2)
-    wanted, trace = slow(graph, x[:, 1], 3), run_reference(graph, x)
-    for n in graph.neurons[:3]:
+    wanted, trace = slow(graph, x[:, 1], last), run_reference(graph, x)
+    for n in graph.neurons[:last]:
         np.testing.assert_array_equal(trace.spikes[n.name][:, 1], wanted[n.name], err_msg=n.name)
-        assert 0 < wanted[n.name].mean() < 1
+        assert len(np.unique(wanted[n.name])) > 1
+    if "relays" in how:
+        assert wanted["relay1"].min() < 0 == wanted["rectifier"].min()
+
+
+def test_a_relay_sends_its_clipped_gated_current_and_keeps_nothing() -> None:
+    graph = random_graph(1, gated=True, gates=("table",), relays=True)
+    x = random_clips(graph, 3)
+    trace = run_reference(graph, x)
+    n = graph.neurons[1]
+    assert (n.name, n.gate is not None) == ("relay1", True)
+    relay = n.relay
+    assert relay is not None
+    (synapse,) = graph.incoming(n.name)
+    for t, *at in np.ndindex(len(x), *n.shape):
+        u = arriving(synapse, trace.spikes["conv1"][t, 0], tuple(at), n.shape) * 64
+        gate = np.broadcast_to(n.gate.run_integer(np.zeros((5, 1, *n.shape), dtype=np.int64)), (5, 1, *n.shape))
+        current = u + int(np.broadcast_to(n.bias, n.shape)[tuple(at)])
+        v = toward_zero(current * int(gate[(t, 0, *at)]), n.gate_shift)
+        assert trace.membranes["relay1"][(t, 0, *at)] == v
+        assert trace.spikes["relay1"][(t, 0, *at)] == max(relay.low, min(relay.high, toward_zero(v, relay.shift)))
 
 
 def test_the_gate_multiplies_the_current_with_its_bias() -> None:

@@ -8,6 +8,7 @@ import nir
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compared_networks import assert_same_but_for_rounding
@@ -184,3 +185,34 @@ def test_a_mean_gate_that_is_not_positive_is_refused_by_name(middle: float) -> N
     graph = capture(prepared(gate), torch.zeros(SHAPE))
     with pytest.raises(LoweringError, match=r"neurons 'neuron': the mean gate reaches .*attention='dynamic'"):
         fold_static_gates(graph, calibrate(graph, SAMPLES.numpy()))
+
+
+GATE_SHAPES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "rising": lambda g: np.sort(g, axis=0),
+    "falling": lambda g: np.sort(g, axis=0)[::-1],
+    "up and down": lambda g: g,
+}
+
+
+@pytest.mark.parametrize("decay", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("shape", GATE_SHAPES)
+def test_a_gate_that_changes_with_the_step_is_a_decay_and_a_threshold_that_do(shape: str, decay: float) -> None:
+    """With a reset to 0 and g_t > 0, u_t = v_t / g_t decays by ``decay * g_{t-1} / g_t`` and fires above theta / g_t.
+
+    A gate that falls fast asks for a decay above 1, which no chip has: the identity holds there as well.
+    """
+    random, theta, steps = np.random.default_rng(len(shape)), 0.5, 12
+    gate = GATE_SHAPES[shape](np.exp(random.uniform(-2, 1, (steps, 1, 40))))
+    currents = random.normal(0.2, 0.6, (steps, 8, 40))
+    spikes, v = LIF(decay, theta).run(torch.from_numpy(gate * currents))
+    ratio = np.concatenate([np.ones_like(gate[:1]), gate[:-1] / gate[1:]])
+    u, fired = np.zeros(currents.shape[1:]), np.zeros(currents.shape, dtype=bool)
+    for t in range(steps):
+        u = decay * ratio[t] * u + currents[t]
+        np.testing.assert_allclose(u * gate[t], v[t].numpy(), rtol=1e-12, atol=1e-12)
+        fired[t] = u > theta / gate[t]
+        u = np.where(fired[t], 0.0, u)
+    assert np.abs(v.numpy() - theta).min() > 1e-9
+    np.testing.assert_array_equal(fired, spikes.numpy() == 1)
+    assert 0.1 < fired.mean() < 0.9
+    assert (ratio > 1).any() == (shape != "rising")

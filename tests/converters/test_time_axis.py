@@ -17,8 +17,7 @@ from spikefold.converters.gate_program import GateProgram, Step
 from spikefold.converters.time_axis import RunningState, causal_program, running_state
 from spikefold.errors import LoweringError
 
-WITHOUT_CAUSAL_FORM = {"ASA, reduced": r"gate step \d+ \(matmul\): a matrix \(4, 2\) reads the axis T"}
-CAUSAL = [name for name in GATES if name not in WITHOUT_CAUSAL_FORM]
+CAUSAL = list(GATES)
 PER_STEP = [
     "squeeze per step", "squeeze per step, batch first", "squeeze by convolutions", "channels then pixels",
     "channels then pixels, batch first", "in place",
@@ -141,7 +140,6 @@ IMAGES_OF_TIME = program(
 @pytest.mark.parametrize(
     ("gate", "message"),
     [
-        (gate_of("ASA, reduced"), WITHOUT_CAUSAL_FORM["ASA, reduced"]),
         (CUT, r"step 0 \(slice\): it cuts the axis T"),
         (JOINED, r"step 0 \(concat\): it joins axes"),
         (MERGED, r"step 1 \(reshape\): it turns axes \('T', 3\) into \(12,\), merging time"),

@@ -13,12 +13,13 @@ from torch.nn.functional import cross_entropy
 
 from generated_graphs import CLASSES, random_clips, random_graph
 from spikefold.converters import arithmetic
-from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort, Neurons, Synapse
+from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort, Neurons, Relay, Synapse
 from spikefold.converters.gate_program import GateProgram, Step
 from spikefold.converters.reference import run_reference
 from spikefold.converters.trainable import TrainableNet
 from spikefold.errors import LoweringError
 from spikefold.models.lif import LIF
+from spikefold.models.surrogate import derivative
 
 T, BATCH = 3, 6
 LABELS = torch.arange(BATCH) % CLASSES
@@ -30,6 +31,19 @@ GRAPHS: dict[str, tuple[int, dict[str, Any]]] = {
     "grouped, spiking output": (0, {"depthwise": True, "spiking_output": True}),
     "gated": (2, {"gated": True}),
     "a bias per step": (1, {"bias_schedule": True}),
+    "relays": (21, {"relays": True, "current_shifts": True, "residual": True}),
+    "gated relays": (8, {"relays": True, "current_shifts": True, "gated": True}),
+    "other resets": (2, {"resets": ("value", "soft"), "per_neuron_thresholds": True, "spiking_output": True}),
+    "relays, all else": (
+        8,
+        {
+            "relays": True,
+            "current_shifts": True,
+            "graded_input": True,
+            "depthwise": True,
+            "resets": ("zero", "value", "soft"),
+        },
+    ),
     "gated, all else": (
         3,
         {"gated": True, "residual": True, "depthwise": True, "graded_input": True, "per_neuron_thresholds": True},
@@ -67,6 +81,10 @@ def assert_same_integers(one: FixedPointGraph, other: FixedPointGraph) -> None:
         assert n.bias_mantissa.shape == m.bias_mantissa.shape
         np.testing.assert_array_equal(n.v_threshold, m.v_threshold)
         np.testing.assert_array_equal(n.bias, m.bias)
+        assert (n.relay, n.soft_reset, n.current_shift) == (m.relay, m.soft_reset, m.current_shift)
+        assert (n.v_reset is None) == (m.v_reset is None)
+        if n.v_reset is not None:
+            np.testing.assert_array_equal(n.v_reset, m.v_reset)
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
@@ -236,6 +254,105 @@ def test_gradients_are_those_of_the_float_neuron_with_the_same_surrogate() -> No
     (layer,) = net.populations
     torch.testing.assert_close(layer.weights[0].grad / latent, weight.grad, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(layer.bias.grad / latent, bias.grad, rtol=1e-3, atol=1e-5)
+
+
+class Spike(torch.autograd.Function):
+    """A step with FSTA-SNN's surrogate."""
+
+    @staticmethod
+    def forward(ctx: Any, distance: Tensor) -> Tensor:
+        ctx.save_for_backward(distance)
+        return (distance > 0).to(distance.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (distance,) = ctx.saved_tensors
+        return grad * derivative(distance, "tanh")
+
+
+@pytest.mark.parametrize("reset", ["below", "at threshold", "soft"])
+def test_gradients_of_other_resets_are_those_of_the_float_neuron(reset: str) -> None:
+    """Against autograd through the steps written out, v_reset a fixed share of the threshold."""
+    random = np.random.default_rng(1)
+    unit, mantissa = 0.5 / 4096, {"below": -1024, "at threshold": 4096}.get(reset)
+    synapse = Synapse("fc", "input", "out", "dense", 2 * random.integers(-20, 50, (3, 12)), exponent=5)
+    out = Neurons(
+        "out", (3,), 2048, np.array(4096), random.integers(-400, 400, 3), 6, unit, soft_reset=reset == "soft",
+        v_reset=None if mantissa is None else np.array(mantissa),
+    )  # fmt: skip
+    net = TrainableNet(FixedPointGraph(InputPort((12,)), (out,), (synapse,), "none", None), 6)
+    clips = torch.from_numpy((random.random((6, 8, 12)) < 0.4).astype(np.float32))
+    weight = torch.from_numpy(synapse.effective_weight * unit).float().requires_grad_()
+    threshold = torch.tensor(0.5, requires_grad=True)
+    v, twin = torch.zeros(8, 3), torch.zeros(8, 3)
+    for frame in clips:
+        v = 0.5 * v + frame @ weight.T + torch.from_numpy(out.bias * unit / 64).float()
+        # the surrogate's window scales with the threshold and is no part of its gradient
+        spikes = Spike.apply(v - threshold)
+        twin = twin + spikes / 6
+        v = v - spikes * threshold if mantissa is None else v * (1 - spikes) + spikes * threshold * (mantissa / 4096)
+    logits = net(clips)
+    torch.testing.assert_close(logits.float(), twin)
+    assert 0.1 < twin.mean() < 0.9
+    labels = torch.arange(8) % 3
+    cross_entropy(twin, labels).backward()
+    cross_entropy(logits, labels).backward()
+    latent = unit * (256 << 5)
+    (layer,) = net.populations
+    torch.testing.assert_close(layer.weights[0].grad / latent, weight.grad, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(layer.thresholds.grad[0] / latent, threshold.grad, rtol=1e-3, atol=1e-5)
+
+
+def relayed(relay: Relay) -> TrainableNet:
+    """Four inputs, a relay of two numbers and a readout of two."""
+    first = Synapse("a", "input", "relay", "dense", np.array([[40, 20, -60, 0], [-80, 20, 20, 100]]))
+    second = Synapse("b", "relay", "out", "dense", np.array([[20, -40], [60, 100]]))
+    none = np.zeros(2, dtype=np.int64)
+    middle = Neurons("relay", (2,), 0, np.array(0), none, 0, 1.0, fires=False, relay=relay)
+    out = Neurons("out", (2,), 0, np.array(0), none, 0, 1.0, fires=False, current_shift=1)
+    return TrainableNet(FixedPointGraph(InputPort((4,)), (middle, out), (first, second), "none", None), 1)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-100, 100), (0, 100), (-50, 50)])
+def test_gradients_through_a_relay_are_those_of_its_clipped_current(low: int, high: int) -> None:
+    net = relayed(Relay(5, low, high))  # a weight of 1 is a message of 2
+    clips = torch.tensor([[[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 1], [0, 0, 0, 0]]])
+    first, second = (torch.from_numpy(s.weight).double().requires_grad_() for s in net.graph.synapses)
+    weights = [population.weights[0] for population in net.populations]
+    messages = (2 * clips.double() @ first.T).clamp(low, high)
+    twin = (messages @ second.T)[0] * 2 / 64
+    logits = net(clips)
+    torch.testing.assert_close(logits, twin)
+    (logits * torch.arange(10).reshape(5, 2)).sum().backward()
+    (twin * torch.arange(10).reshape(5, 2)).sum().backward()
+    for weight, real in zip(weights, (first, second), strict=True):
+        torch.testing.assert_close(weight.grad.double(), real.grad * 256)
+    assert bool((first.grad != 0).any())
+    assert bool((first.grad == 0).any())
+
+
+@pytest.mark.parametrize(("low", "latent", "mantissa"), [(-10, 1, 254), (-10_000, 1, 208), (-10_000, -1, -208)])
+def test_negative_messages_count_in_the_worst_case(low: int, latent: int, mantissa: int) -> None:
+    """Only messages below 0 are large enough to bring the readout beyond 24 bits, at either end."""
+    net = relayed(Relay(0, low, 10))
+    with torch.no_grad():
+        net.populations[1].weights[0].fill_(latent)
+    # 2 messages x 2**1 x 10,000 x 208 < 2**23 - 64
+    np.testing.assert_array_equal(net.to_graph().synapses[1].weight, np.full((2, 2), mantissa))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, -0.5])
+def test_what_a_spike_leaves_keeps_its_ratio_to_the_threshold(share: float) -> None:
+    graph = graph_of("plain")
+    first = graph.neurons[0]
+    left = np.asarray(np.floor(share * first.v_threshold), dtype=np.int64)
+    net = TrainableNet(replace(graph, neurons=(replace(first, v_reset=left), *graph.neurons[1:])), T)
+    for factor in (0.5, 4):
+        with torch.no_grad():
+            net.populations[0].thresholds *= factor
+        tuned = net.to_graph().neurons[0]
+        assert tuned.v_reset == pytest.approx(max(share * tuned.v_threshold, min(0, left)), abs=1)
+        assert tuned.v_reset <= tuned.v_threshold
 
 
 @pytest.mark.parametrize(("gate", "clips"), [(2**8, False), (2**12, True)])

@@ -94,6 +94,9 @@ def test_energy_prices_every_chip_with_ranges(project: Path, exported: dict[str,
         assert 0 < price["total"]["low"] <= price["total"]["value"] <= price["total"]["high"]
     assert prices["loihi1"]["lower_bound"]
     assert prices["loihi2"]["estimate"]
+    assert prices["loihi1"]["chips"] == 1
+    assert prices["loihi1"]["fits"] is False
+    assert prices["loihi1"]["latency"]["low"] > 0
 
 
 def test_export_reduces_thresholds_and_says_so_in_the_file(project: Path) -> None:
@@ -111,6 +114,15 @@ def test_verify_passes_for_a_user_net_and_writes_its_layers(project: Path) -> No
     assert result["passed"] is True
     assert json.loads((project / "verified" / "verification.json").read_text()) == result
     assert len((project / "verified" / "layers.csv").read_text().splitlines()) == 1 + len(result["states"])
+
+
+def test_verify_takes_a_file_in_the_mode_that_it_has(project: Path) -> None:
+    answer(project, *EXPORT, "--attention", "dynamic", "--threshold-levels", "1", "--out", "given")
+    arguments = ("--samples", "4", "--lava-samples", "0")
+    given = answer(project, "verify", *EXPORT[1:], *arguments, "--file", "given.nir")
+    assert (given["passed"], given["mode"]) == (True, "dynamic")
+    for file in project.glob("given.*"):
+        file.unlink()
 
 
 def test_compare_takes_every_rung_of_the_ladder(project: Path) -> None:
@@ -170,10 +182,13 @@ def _refused(folder: Path, *arguments: str) -> str:
         (("export", "asa", "--data", "train.npz"), "'asa'"),
         (("export", "sefnet:build", "--checkpoint", "train.npz", "--data", "train.npz"), "train.npz"),
         (("simulate", "nothing.nir", "--data", "test.npz"), "nothing.nir"),
+        (("verify", "out-static.nir", "--data", "train.npz"), "--file out-static.nir"),
         (("simulate", "out-static.nir"), "(10, 4, 2, 32, 32)"),
         (("simulate", "out-static.nir", "--data", "test.txt"), "test.txt"),
         (("energy", "out-static.nir", "--data", "test.npz", "--hardware", "unsourced.yaml"), "source"),
         (("energy", "out-static.nir", "--data", "test.npz", "--hardware", "loihi9"), "loihi9"),
+        (("energy", "out-static.nir", "--data", "test.npz", "--hardware", "speck"), "speck: has limits only"),
+        (("compare", "nobody", "--hardware", "speck"), "speck: has limits only"),
         (("compare", "sefnet:build", "--data", "test.npz"), "--calibration"),
         (("info", "truncated.nir"), "truncated.nir"),
         (("info", "sefnet.py"), "sefnet.py"),

@@ -1,18 +1,24 @@
 """Comparing: pairs, tables, files."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from generated_graphs import random_clips, random_graph
+from networks import Chain
 from small_event_nets import seeded_net
-from spikefold.deploy.compare import Row, compare, paired, write_csv, write_json
+from spikefold.deploy.compare import compare, plain_rows, write_csv, write_json
+from spikefold.deploy.comparison import Row, paired
 from spikefold.deploy.picture import draw_accuracy_energy
+from spikefold.deploy.run import run
 from spikefold.deploy.sources import NamedNet
-from spikefold.deploy.tables import comparison_table, count, si
-from spikefold.errors import InputError
+from spikefold.deploy.tables import activity_table, answers, comparison_table
+from spikefold.deploy.words import count, si
+from spikefold.errors import HardwareConfigError, InputError
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +78,52 @@ def test_csv_and_json_hold_every_row_and_the_same_energies(rows: list[Row], tmp_
             assert float(line[f"{chip}_joules"]) == entry["energy"][chip]["total"]["value"]
 
 
+def test_memory_and_anns_stand_beside_and_ratios_stay_within_a_family(rows: list[Row], tmp_path: Path) -> None:
+    write_json(rows, tmp_path / "t.json")
+    static, dynamic = json.loads((tmp_path / "t.json").read_text())
+    beside = ["cmos45-ann", "cmos45-memory", "cmos45-ann-8bit", "cmos45-ann-3bit"]  # 3 bits tell what 4 steps do
+    assert list(static["energy"]) == ["loihi1", "loihi2", "cmos45", *beside]
+    families = {name: price["family"] for name, price in static["energy"].items()}
+    for name, value in static["ratios"].items():
+        mine, other = name.split(" / ")
+        assert families[mine] == families[other]
+        energies = [static["energy"][n]["total"]["value"] for n in (mine, other)]
+        assert value == pytest.approx(energies[0] / energies[1])
+    assert sorted(static["ratios"]) == [
+        "cmos45 / cmos45-ann", "cmos45-memory / cmos45-ann-3bit", "cmos45-memory / cmos45-ann-8bit",
+    ]  # fmt: skip
+    for name in ("cmos45-ann", "cmos45-ann-3bit"):
+        assert static["energy"][name]["total"] == dynamic["energy"][name]["total"], "attention is no part of an ANN"
+    assert static["verdict"] == dynamic["verdict"]
+    assert [static["deploy"], dynamic["deploy"]].count(True) == 1
+    assert static["against_plain"] is None
+
+
+def test_a_plain_net_among_others_is_what_they_are_held_against() -> None:
+    clips = (np.random.default_rng(3).random((4, 20, 2, 8, 8)) < 0.3).astype(np.uint8)
+    nets = [NamedNet("mine", seeded_net(3)), NamedNet("bare", Chain().eval())]
+    rows = compare(nets, clips[:, :8], clips[:, 8:], np.arange(12) % 3, lava_samples=0, hardware=["loihi2", "cmos45"])
+    made = plain_rows(rows)
+    assert [(r["net"], r["mode"], r["deploy"]) for r in made][-1] == ("bare", "none", True)
+    assert made[0]["ratios"]["loihi2 / bare"] == pytest.approx(
+        made[0]["energy"]["loihi2"]["total"]["value"] / made[2]["energy"]["loihi2"]["total"]["value"]
+    )
+    assert made[0]["against_plain"]["samples"] == 12
+    (answer,) = answers(rows)
+    assert answer.startswith("mine: deploy static")
+    assert "against bare" in answer
+    assert [r.prices[0].chips for r in rows] == [1, 1, 1]
+
+
+def test_hardware_without_a_price_is_refused_before_anything_runs() -> None:
+    told: list[str] = []
+    clips = np.zeros((4, 4, 2, 8, 8), np.uint8)
+    with pytest.raises(HardwareConfigError, match="speck: has limits only"):
+        compare([NamedNet("mine", seeded_net(3))], clips, clips, np.zeros(4, np.int64), hardware=["loihi1", "speck"],
+                report=told.append)  # fmt: skip
+    assert told == []
+
+
 def test_the_picture_is_written_and_its_bytes_do_not_depend_on_the_date(rows: list[Row], tmp_path: Path) -> None:
     draw_accuracy_energy(rows, tmp_path / "a.png")
     draw_accuracy_energy(rows, tmp_path / "b.png")
@@ -81,6 +133,20 @@ def test_the_picture_is_written_and_its_bytes_do_not_depend_on_the_date(rows: li
 
 def test_the_table_has_a_column_for_every_row(rows: list[Row]) -> None:
     assert len(comparison_table(rows).columns) == 3
+
+
+def test_tables_show_relays_only_where_there_are_some(rows: list[Row]) -> None:
+    graph = random_graph(3, relays=True)
+    counted = run(graph, random_clips(graph, 3), "reference").activity
+    names = [layer.name for layer in counted.layers]
+    rates = dict(zip(names, activity_table(counted).columns[3].cells, strict=True))
+    bits = {s.source: s.payload_bits for s in counted.synapses}
+    assert rates["relay1"] == f"relay, {bits['relay1']} bits" != rates["rectifier"]
+    assert rates["output"] == "readout"
+    assert float(str(rates["conv1"])) > 0
+    relayed = dataclasses.replace(rows[0], activity=counted)
+    plain, both = (comparison_table(r).row_count for r in (rows, [relayed, rows[1]]))
+    assert both == plain + 2
 
 
 @pytest.mark.parametrize(

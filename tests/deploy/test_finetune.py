@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
+import spikefold
 from small_event_nets import seeded_net
 from spikefold.converters.capture import capture
 from spikefold.converters.fixed_point_graph import FixedPointGraph
@@ -19,10 +21,12 @@ from spikefold.converters.nir_file import load_nir, save_nir
 from spikefold.converters.reference import run_reference
 from spikefold.deploy import finetune as finetune_module
 from spikefold.deploy.cli import app
+from spikefold.deploy.equality import run_steps
 from spikefold.deploy.finetune import finetune, finetune_net
+from spikefold.deploy.onnx_runner import StepRunner, run_onnx
 from spikefold.deploy.sources import NamedNet
 from spikefold.errors import InputError, LoweringError
-from spikefold.models import EventData, TrainingData
+from spikefold.models import LIF, EventData, OverTime, TrainingData
 from spikefold.models.training import evaluate
 
 NET = NamedNet("small", seeded_net(0))
@@ -37,6 +41,21 @@ def halves(count: int, seed: int) -> EventData:
         side = (..., slice(4, None)), (..., slice(4)), (..., slice(4, None), slice(None))
         clip[side[label]] = 0
     return EventData(frames, labels.astype(np.int64))
+
+
+class SmallRelayed(nn.Module):
+    """A gate behind soft-reset neurons: what they send to the readout are numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.neuron = OverTime(nn.Conv2d(2, 4, 3, 2)), LIF(0.5, 0.5, soft_reset=True)
+        self.excite, self.readout = nn.Linear(4, 4), OverTime(nn.Linear(4 * 3 * 3, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.neuron(3 * self.conv(x))
+        x = x * torch.sigmoid(self.excite(x.mean((0, 3, 4))))[None, :, :, None, None]
+        logits: torch.Tensor = self.readout(x.flatten(2)).mean(0)
+        return logits
 
 
 DATA = TrainingData(halves(240, 0), halves(60, 1))
@@ -63,6 +82,16 @@ def test_tuning_wins_accuracy_and_the_file_holds_the_very_net(mode: Attention, t
     assert again.provenance == json.loads(json.dumps(done.graph.provenance))
     assert again.provenance["finetune"]["accuracy"] == accuracy
     assert again.provenance["finetune"]["best_epoch"] == done.best_epoch >= 1
+
+
+def test_a_net_with_relays_is_tuned_under_its_public_name_and_stays_a_net_with_relays() -> None:
+    torch.manual_seed(0)
+    done = spikefold.finetune(SmallRelayed().eval(), DATA, mode="dynamic", epochs=2, learning_rate=1e-2)
+    assert done.graph.name == "net"
+    assert any(n.relay is not None and n.gate is not None for n in done.graph.neurons)
+    assert done.accuracy["tuned"]["val"] > max(done.accuracy["lowered"]["val"], 0.6)
+    right = run_reference(done.graph, DATA.val.clips()).logits.argmax(1) == DATA.val.labels
+    assert done.accuracy["tuned"]["val"] == right.mean()
 
 
 def test_the_seed_decides_the_integers() -> None:
@@ -98,7 +127,8 @@ def test_command_writes_a_file_that_says_how_to_make_it_again(files: Path) -> No
              "--epochs", "1", "--seed", "5", "--samples", "32", "--learning-rate", "0.01"]  # fmt: skip
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    assert "user_net-static-tuned.nir: attention static, epoch " in result.output
+    assert "nir: user_net-static-tuned.nir" in result.output
+    assert "attention static, epoch " in result.output
     described = json.loads(CliRunner().invoke(app, ["info", "user_net-static-tuned.nir", "--json"]).stdout)
     made = described["finetune"]
     assert made["command"] == (
@@ -110,6 +140,11 @@ def test_command_writes_a_file_that_says_how_to_make_it_again(files: Path) -> No
         "original": ["val"], "lowered": ["val"], "tuned": ["val"],
     }  # fmt: skip
     first = load_nir("user_net-static-tuned.nir")
+    clips = DATA.val.clips()[:, :5]
+    wanted = run_reference(first, clips)
+    np.testing.assert_array_equal(run_onnx("user_net-static-tuned.onnx", clips).logits, wanted.logits)
+    stepped = run_steps(StepRunner("user_net-static-tuned.step.onnx"), first, clips)
+    np.testing.assert_array_equal(stepped.logits, wanted.logits)
     assert CliRunner().invoke(app, [*made["command"].split()[1:-1], "again.nir", "--json"]).exit_code == 0
     for one, other in zip(integers(first)[1], integers(load_nir("again.nir"))[1], strict=True):
         np.testing.assert_array_equal(one, other)

@@ -176,7 +176,7 @@ def test_a_file_above_the_size_limit_is_refused(refused):
 
 
 def test_an_unknown_name_lists_the_shipped_ones():
-    with pytest.raises(HardwareConfigError, match=r"'loihi3'.*cmos45, loihi1, loihi2"):
+    with pytest.raises(HardwareConfigError, match=r"'loihi3'.*cmos45, loihi1, loihi1-sanafe, loihi2, speck"):
         load_hardware("loihi3")
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from equivalence_nets import lowered, net
 from generated_graphs import random_clips, random_graph
+from relayed_net import GATED, POOLED, relayed_net
 from spikefold.converters import arithmetic
 from spikefold.converters.calibrate import Calibration
 from spikefold.converters.capture import capture
@@ -131,12 +132,75 @@ def test_a_silent_layer_that_errs_is_infinitely_far_below_its_error() -> None:
     assert [layer.isolated_snr_db for layer in layers] == [math.inf] * (len(layers) - 1) + [-math.inf]
 
 
+@pytest.mark.parametrize("seed", [4, 6, 7])
+def test_signal_to_noise_of_messages_is_that_of_cutting_off_bits_and_saturating(seed: int) -> None:
+    graph = exact(seed, relays=True, current_shifts=True, resets=("zero", "value", "soft"))
+    clips = random_clips(graph, seed)
+    trace = run_reference(graph, clips)
+    errors = against_itself(graph, clips)
+    layers = {layer.name: layer for layer in errors.quantisation.layers}
+    states = {state.name: state for state in errors.states}
+    relay = next(n.relay for n in graph.neurons if n.name == "relay1")
+    assert relay is not None
+    current, message = (kind["relay1"].astype(float) for kind in (trace.membranes, trace.spikes))
+    wanted = 10 * np.log10((current**2).sum() / ((current - message * 2**relay.shift) ** 2).sum())
+    first = layers["relay1"]
+    assert (first.relays, first.fires, first.neuron_steps, first.isolated, first.cumulative) == (True, False, 0, 0, 0)
+    assert first.isolated_snr_db == first.cumulative_snr_db == pytest.approx(wanted, abs=1e-3)
+    beyond = np.trunc(current / 2**relay.shift)
+    assert states["relay1"].saturated == ((beyond > relay.high) | (beyond < relay.low)).sum()
+    for name in ("conv2", "after", "fc1"):  # they get the numbers themselves, and err by at most half a weight step
+        assert layers[name].isolated_snr_db > 50 > layers[name].cumulative_snr_db
+        assert layers[name].cumulative > layers[name].isolated
+    assert states["conv2"].saturated == 0
+    assert [name for name, layer in layers.items() if layer.relays] == ["relay1", "rectifier"]
+
+
+def test_a_negative_current_is_no_saturation_of_a_rectifier() -> None:
+    graph = exact(6, relays=True, current_shifts=True)
+    clips = random_clips(graph, 6)
+    rectifier = next(n for n in graph.neurons if n.name == "rectifier")
+    assert rectifier.relay is not None
+    limit = dataclasses.replace(rectifier.relay, high=arithmetic.STATE_LIMIT)
+    state = next(
+        s for s in against_itself(changed(graph, "rectifier", relay=limit), clips).states if s.name == "rectifier"
+    )
+    assert (run_reference(graph, clips).membranes["rectifier"] < 0).any()
+    assert state.saturated == 0
+
+
+def test_a_relays_gate_frozen_at_a_wrong_value_is_seen_in_its_messages() -> None:
+    made = relayed_net()
+    gate, fixed = made.calibration.gates[GATED], lower(made.graph, made.calibration, "static")
+    found = []
+    for factor in (1.0, 0.5):
+        gates = {**made.calibration.gates, GATED: dataclasses.replace(gate, mean=factor * gate.mean)}
+        calibration = dataclasses.replace(made.calibration, gates=gates)
+        float_net = read_float_graph(lower_float(made.graph, calibration, "static")[0])
+        fixed = lower(made.graph, calibration, "static")
+        change = measure_layers(
+            made.float_net, float_net, fixed, calibration, made.clips.astype(np.int64), None
+        ).attention
+        assert change is not None
+        found.append({layer.name: layer for layer in change.layers})
+    right, wrong = (layers[POOLED] for layers in found)
+    assert right.isolated_snr_db is not None
+    assert wrong.isolated_snr_db is not None
+    assert right.isolated_snr_db > 15 > 8 > wrong.isolated_snr_db > 5
+    assert (right.neuron_steps, right.spikes_dynamic, right.isolated) == (0, 0, 0)
+    before, after = (layers["fire2"] for layers in found)
+    assert after.isolated == before.isolated
+    assert after.cumulative > before.cumulative
+    assert before.isolated_snr_db is None
+
+
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {"residual": True, "per_neuron_thresholds": True},
     "graded": {"graded_input": True},
     "stress": {"stress": True},
     "decaying stress": {"stress": True, "graded_input": True},
     "firing": {"spiking_output": True, "depthwise": True},
+    "relays": {"relays": True, "current_shifts": True, "resets": ("zero", "value", "soft")},
 }
 
 

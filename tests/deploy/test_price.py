@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikefold.deploy.activity import Activity, GateActivity, LayerActivity, SynapseActivity
-from spikefold.deploy.hardware import load_hardware, shipped_hardware
+from spikefold.deploy.activity import Activity, GateActivity, LayerActivity, RelayActivity, SynapseActivity
+from spikefold.deploy.hardware import LimitsHardware, load_hardware, shipped_hardware
 from spikefold.deploy.price import Price, PriceLine, price
-from spikefold.errors import InputError
+from spikefold.errors import HardwareConfigError, InputError
 
 CHIPS = ("loihi1", "loihi2")
+PRICED = [name for name in shipped_hardware() if not isinstance(load_hardware(name), LimitsHardware)]
 
 GATE = GateActivity(
     multiplies=1000, additions=2000, comparisons=500, lookups=100, buffer_words=2000, word_bits=24
@@ -45,7 +46,7 @@ def toy(gate: GateActivity | None = None, graded: bool = False, levels: int = 1)
                 fan_in=9,
                 torch_macs=900.0,
                 source_rate=0.05,
-                graded_source=graded,
+                payload_bits=4 if graded else 0,
             ),
             SynapseActivity(
                 source="hidden",
@@ -75,9 +76,8 @@ def run(activity: Activity, name: str) -> Price:
 FRADY_MEASURED = 1.33e-3
 
 
-@pytest.mark.parametrize(("synops", "millijoule"), [(5.12e7, 1.448), (5.76e7, 1.599)])
-def test_loihi1_constants_reproduce_the_measured_search_of_frady_2020(synops, millijoule):
-    search = Activity(
+def frady_search(synops: float) -> Activity:
+    return Activity(
         name="search",
         mode="none",
         samples=1,
@@ -87,10 +87,23 @@ def test_loihi1_constants_reproduce_the_measured_search_of_frady_2020(synops, mi
         layers=(LayerActivity("patterns", neurons=76_800, spikes=0.0, updates=4.608e6),),
         synapses=(SynapseActivity("query", "patterns", "dense", 76_800_000, 76_800_000, synops, 1000, 7.68e7, 0.01),),
     )
-    dynamic = run(search, "loihi1").dynamic
+
+
+@pytest.mark.parametrize(("synops", "millijoule"), [(5.12e7, 1.448), (5.76e7, 1.599)])
+def test_loihi1_constants_reproduce_the_measured_search_of_frady_2020(synops, millijoule):
+    dynamic = run(frady_search(synops), "loihi1").dynamic
+    print(f"\nloihi1: {dynamic.value * 1e3:.3f} mJ, {dynamic.value / FRADY_MEASURED - 1:+.1%} against 1.33 mJ measured")
     assert dynamic.value * 1e3 == pytest.approx(millijoule, abs=0.001)
     assert 1.08 < dynamic.value / FRADY_MEASURED < 1.21
     assert dynamic.high / FRADY_MEASURED > 1.6, "the silicon fit is the upper end"
+
+
+@pytest.mark.parametrize(("synops", "millijoule"), [(5.12e7, 2.153), (5.76e7, 2.380)])
+def test_the_fit_to_silicon_is_further_from_the_measured_search_than_the_published_table(synops, millijoule):
+    dynamic = run(frady_search(synops), "loihi1-sanafe").dynamic
+    print(f"\nloihi1-sanafe: {dynamic.high * 1e3:.3f} mJ, {dynamic.high / FRADY_MEASURED - 1:+.1%} if all are updated")
+    assert dynamic.high * 1e3 == pytest.approx(millijoule, abs=0.001), "every neuron updated in every step"
+    assert dynamic.low > FRADY_MEASURED
 
 
 def test_operations_total_is_spikes_times_fan_out_times_an_accumulate():
@@ -122,8 +135,7 @@ def test_loihi1_dynamic_lines_by_hand():
     assert line(priced, "synaptic operations").energy.value == pytest.approx(950 * 23.6e-12)
     assert line(priced, "neuron updates that fired").energy.value == pytest.approx(55 * 81e-12)
     assert line(priced, "neuron updates that did not").energy.value == pytest.approx(1045 * 52e-12)
-    assert line(priced, "spike messages").energy.value == pytest.approx(150 * 1.7e-12)
-    assert priced.dynamic.value == pytest.approx((950 * 23.6 + 55 * 81 + 1045 * 52 + 150 * 1.7) * 1e-12)
+    assert priced.total.value == pytest.approx((950 * 23.6 + 55 * 81 + 1045 * 52) * 1e-12)
     assert priced.total_without_attention is None
 
 
@@ -134,15 +146,13 @@ def test_update_range_reaches_from_all_inactive_to_all_active():
     assert fired.energy.high + quiet.energy.high == pytest.approx((55 * 142.1 + 1045 * 81) * 1e-12)
 
 
-def test_loihi1_latency_is_the_slowest_layer_and_the_barrier_every_step():
-    priced = run(toy(), "loihi1")
-    hidden = (50 * 8.4 + 950 * 5.3 + 450 * 3.5) / 10
-    out = (5 * 8.4 + 95 * 5.3 + 500 * 3.5) / 10
-    assert hidden > out
-    assert priced.latency is not None
-    assert priced.latency.value == pytest.approx(10 * (hidden + 465) * 1e-9)
-    assert priced.static.value == pytest.approx(priced.latency.value * 104.4e-3)
-    assert priced.total.value == pytest.approx(priced.dynamic.value + priced.static.value)
+@pytest.mark.parametrize("name", CHIPS)
+def test_counts_alone_say_nothing_of_messages_time_or_fit_and_are_a_lower_bound(name):
+    priced = run(toy(), name)
+    assert priced.lower_bound
+    assert priced.fits is priced.cores is priced.chips is priced.latency is priced.steps is None
+    assert not [item for item in priced.lines if "message" in item.component or "static" in item.component]
+    assert any("price a run" in note for note in priced.notes)
 
 
 def test_loihi2_is_labelled_an_estimate_wherever_it_is_shown():
@@ -159,8 +169,6 @@ def test_loihi2_is_labelled_an_estimate_wherever_it_is_shown():
 def test_gate_work_on_a_chip_is_a_separate_line_and_never_in_the_total(name):
     plain, gated = run(toy(), name), run(toy(GATE), name)
     assert gated.total == plain.total
-    assert gated.lower_bound
-    assert not plain.lower_bound
     assert plain.gate_processor is None
     assert gated.gate_operations == 3600
     arithmetic = 1000 * 3.1 + 2500 * 0.1 + 100 * 10
@@ -177,86 +185,54 @@ def test_gate_buffer_is_priced_in_the_smallest_memory_that_holds_it(words, picoj
     assert priced.gate_processor.value == pytest.approx(2 * words * picojoule * 1e-12)
 
 
-def test_dense_layer_takes_the_cores_that_its_blocks_of_weights_fill():
-    # 784 rows x 8 blocks x 576 bits = 3.61 Mbit on Loihi 1's 1,048,576-bit cores.
-    layer = LayerActivity("fc", neurons=512, spikes=0.0, updates=512.0)
-    synapse = SynapseActivity("input", "fc", "dense", 784 * 512, 784 * 512, 0.0, 784, 0.0, 0.0)
-    activity = Activity("fc", "none", 1, 1, 784, 10.0, (layer,), (synapse,))
-    priced = run(activity, "loihi1")
-    assert priced.cores == 4
-    assert line(priced, "spike messages").count == 10 * 4, "a dense source reaches every core of its target"
-
-
-def test_conv_layer_takes_the_cores_that_its_neurons_fill():
-    layer = LayerActivity("conv", neurons=3000, spikes=0.0, updates=3000.0)
-    synapse = SynapseActivity("input", "conv", "conv", 27_000, 18, 0.0, 9, 0.0, 0.0)
-    activity = Activity("conv", "none", 1, 1, 2000, 10.0, (layer,), (synapse,))
-    priced = run(activity, "loihi1")
-    assert priced.cores == 3
-    assert line(priced, "spike messages").count == 10, "a 3x3 patch lies on one core at least"
-
-
-def test_two_connections_between_the_same_layers_share_their_messages():
+def relayed() -> Activity:
+    """Between hidden and out of `toy` a relay of 20 values, 30 of whose 200 are not 0, on 8 bits."""
     activity = toy()
-    doubled = replace(activity, synapses=(*activity.synapses, activity.synapses[0]))
-    messages = [line(run(a, "loihi1"), "spike messages").count for a in (activity, doubled)]
-    assert messages[0] == messages[1]
-
-
-def test_a_plain_net_fits_both_chips():
-    for name in CHIPS:
-        priced = run(toy(), name)
-        assert priced.fits
-        assert priced.fit_notes == ()
-        assert priced.cores == 2
-
-
-def test_a_net_of_too_many_cores_does_not_fit_and_pays_for_more_chips():
-    layer = LayerActivity("big", neurons=200_000, spikes=0.0, updates=200_000.0)
-    priced = run(Activity("big", "none", 1, 1, 1, 0.0, (layer,)), "loihi1")
-    assert priced.cores == 196
-    assert not priced.fits
-    assert "too many cores: the net uses at least 196 (layer big: 196), limit 128" in priced.fit_notes[0]
-    assert line(priced, "static").count == 2
-
-
-def test_threshold_map_beyond_the_cores_levels_does_not_fit_loihi1():
-    priced = run(toy(levels=17), "loihi1")
-    assert priced.fit_notes == (
-        "threshold map unpalettised: layer hidden uses 17 distinct thresholds, limit 16 per core",
+    relay = LayerActivity("relay", 20, 0.0, 0.0, fires=False, relay=RelayActivity(30.0, 200.0))
+    into = replace(activity.synapses[1], target="relay", synapses=2000, synops=1000.0)
+    out = SynapseActivity("relay", "out", "dense", 200, 200, 300.0, 20, 200.0, 30 / 200, payload_bits=8)
+    return replace(
+        activity,
+        layers=(activity.layers[0], relay, activity.layers[1]),
+        synapses=(activity.synapses[0], into, out),
     )
-    assert not priced.fits
-    assert run(toy(levels=17), "loihi2").fits
 
 
-@pytest.mark.parametrize(("levels", "warned"), [(8, False), (9, True), (16, True)])
-def test_threshold_levels_that_sources_disagree_on_are_noted(levels, warned):
-    priced = run(toy(levels=levels), "loihi1")
-    assert priced.fits
-    assert any(f"hidden uses {levels} distinct thresholds" in note for note in priced.notes) is warned
+def test_relays_are_neither_neurons_nor_spikes():
+    activity = relayed()
+    assert (activity.spikes, activity.updates, activity.firing_rate) == (55.0, 1100.0, 0.05)
+    assert (activity.relay_messages, activity.relay_operations, activity.synops) == (30.0, 400.0, 1750.0)
 
 
-@pytest.mark.parametrize(("name", "words"), [("loihi1", "cannot compute it natively"), ("loihi2", "no published")])
-def test_gates_do_not_fit_any_chip_as_they_are(name, words):
-    priced = run(toy(GATE), name)
-    assert not priced.fits
-    (note,) = priced.fit_notes
-    assert "layer hidden uses 3600 gate operations" in note
-    assert words in note
+@pytest.mark.parametrize("name", CHIPS)
+def test_relays_have_lines_of_their_own(name):
+    plain, priced = run(toy(), name), run(relayed(), name)
+    for start in ("neuron updates that fired", "neuron updates that did not"):
+        assert line(priced, start) == line(plain, start)
+    energy = load_hardware(name).energy
+    assert line(priced, "relay updates that sent a number").count == 30
+    assert line(priced, "relay updates that sent none").count == 170
+    assert line(priced, "relay updates that sent none").unit_energy.value == energy.neuron_inactive.range.value
+    assert line(priced, "synaptic operations").count == 1750
+    assert not [item for item in plain.lines if "relay" in item.component]
 
 
-def test_graded_sources_fit_loihi2_only():
-    assert run(toy(graded=True), "loihi2").fits
-    (note,) = run(toy(graded=True), "loihi1").fit_notes
-    assert note.startswith("graded source: connection input -> hidden")
+def test_operations_of_relays_are_additions_and_what_they_feed_multiplies():
+    priced = run(relayed(), "cmos45")
+    assert line(priced, "relays").energy.value == pytest.approx(400 * 0.9e-12)
+    assert line(priced, "multiply-accumulates").count == 200 * 10
 
 
-def test_dense_fan_in_beyond_the_input_axons_does_not_fit_loihi1():
-    layer = LayerActivity("fc", neurons=10, spikes=0.0, updates=10.0)
-    synapse = SynapseActivity("input", "fc", "dense", 81_920, 81_920, 0.0, 8192, 0.0, 0.0)
-    activity = Activity("fc", "none", 1, 1, 8192, 0.0, (layer,), (synapse,))
-    assert "layer fc hears 8192 sources" in run(activity, "loihi1").fit_notes[0]
-    assert run(activity, "loihi2").fits
+def test_the_fit_to_silicon_prices_a_spike_on_top_of_its_update():
+    priced = run(toy(), "loihi1-sanafe")
+    assert line(priced, "neuron updates that fired").energy.value == pytest.approx(55 * (51.2 + 21.6 + 69.3) * 1e-12)
+    assert line(priced, "neuron updates that did not").energy.value == pytest.approx(1045 * 51.2e-12)
+    assert line(priced, "neuron updates that did not").energy.high == pytest.approx(1045 * 72.8e-12)
+
+
+def test_a_chip_of_limits_only_is_refused_by_name_with_advice():
+    with pytest.raises(HardwareConfigError, match=r"speck: has limits only.*price on another chip.*family: chip"):
+        run(toy(), "speck")
 
 
 def test_broken_activities_are_refused_by_name():
@@ -266,12 +242,9 @@ def test_broken_activities_are_refused_by_name():
     lost = replace(activity, synapses=(replace(activity.synapses[0], target="nowhere"),))
     with pytest.raises(InputError, match="'input' -> 'nowhere'"):
         run(lost, "cmos45")
-    odd = replace(activity, synapses=(replace(activity.synapses[0], kind="magic"),))
-    with pytest.raises(InputError, match="kind 'magic'"):
-        run(odd, "loihi1")
 
 
-@pytest.mark.parametrize("name", shipped_hardware())
+@pytest.mark.parametrize("name", PRICED)
 @pytest.mark.parametrize("gate", [None, GATE], ids=["plain", "gated"])
 def test_price_survives_json(name, gate):
     priced = run(toy(gate), name)
@@ -286,7 +259,7 @@ def test_price_survives_json(name, gate):
     synops=st.floats(0, 1e9),
     neurons=st.integers(1, 10**6),
     steps=st.integers(1, 500),
-    name=st.sampled_from(shipped_hardware()),
+    name=st.sampled_from(PRICED),
 )
 def test_every_range_of_a_price_is_ordered_and_lines_add_up(fired, synops, neurons, steps, name):
     updates = float(neurons * steps)

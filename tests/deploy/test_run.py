@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from generated_graphs import random_clips, random_graph
-from spikefold.converters.fixed_point_graph import Neurons
+from spikefold.converters.fixed_point_graph import Neurons, Relay
 from spikefold.converters.gate_program import GateProgram, Step
 from spikefold.converters.nir_file import save_nir
 from spikefold.converters.reference import run_reference
 from spikefold.deploy.activity import GateActivity
-from spikefold.deploy.count import gate_activity
+from spikefold.deploy.count import gate_activity, payload_bits
 from spikefold.deploy.run import BACKENDS, differences, run
 from spikefold.errors import FileFormatError, InputError
 
@@ -19,9 +19,9 @@ FAST = [b for b in BACKENDS if b != "lava"]
 
 
 @pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("gated", [False, True])
-def test_every_backend_counts_the_same_spikes_and_synops(backend: str, gated: bool) -> None:
-    graph = random_graph(5, gated=gated)
+@pytest.mark.parametrize("how", [{}, {"gated": True}, {"relays": True, "current_shifts": True}], ids=str)
+def test_every_backend_counts_the_same_spikes_and_synops(backend: str, how: dict[str, bool]) -> None:
+    graph = random_graph(5, **how)
     clips = random_clips(graph, 5)
     reference, other = run(graph, clips, "reference"), run(graph, clips, backend)
     np.testing.assert_array_equal(reference.logits, other.logits)
@@ -61,6 +61,55 @@ def test_the_firing_rate_leaves_the_readout_out() -> None:
     spikes = sum(trace.spikes[n].sum() for n in firing)
     slots = sum(trace.spikes[n].size for n in firing)
     assert run(graph, clips).activity.firing_rate == pytest.approx(spikes / slots)
+
+
+def test_what_relays_send_is_counted_apart_from_spikes_and_updates() -> None:
+    graph = random_graph(3, relays=True, gated=True, gates=("channel", "none"), resets=("zero", "value", "soft"))
+    clips = random_clips(graph, 3)
+    trace = run_reference(graph, clips)
+    counted = run(graph, clips, "reference").activity
+    sent = {name: np.count_nonzero(values) / clips.shape[1] for name, values in trace.spikes.items()}
+    relays = {n.name for n in graph.neurons if n.relay is not None}
+    assert relays == {layer.name for layer in counted.layers if layer.relay is not None} == {"relay1", "rectifier"}
+    assert counted.relay_messages == pytest.approx(sum(sent[name] for name in relays)) != 0
+    assert counted.relay_operations == 2 * sum(n.size * len(clips) for n in graph.neurons if n.relay)
+    assert counted.spikes == pytest.approx(sum(n for name, n in sent.items() if name not in relays))
+    assert counted.updates == sum(n.size for n in graph.neurons if n.relay is None) * len(clips)
+    firing = [n for n in graph.neurons if n.fires]
+    assert counted.firing_rate == pytest.approx(
+        sum(trace.spikes[n.name].sum() for n in firing) / sum(trace.spikes[n.name].size for n in firing)
+    )
+    for n, layer in zip(graph.neurons, counted.layers, strict=True):
+        assert layer.resets_to_zero is (n.v_reset is None and not n.soft_reset)
+        assert (layer.gate is None) is (n.gate is None)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "bits"),
+    [(0, 1, 0), (0, 2, 2), (0, 255, 8), (0, 256, 9), (-1, 1, 2), (-128, 127, 8), (-129, 127, 9), (-1, 300, 10)],
+)
+def test_payloads_have_the_bits_of_their_range(low: int, high: int, bits: int) -> None:
+    graph = random_graph(3, relays=True)
+    neurons = [dataclasses.replace(n, relay=n.relay and Relay(2, low, high)) for n in graph.neurons]
+    assert payload_bits(dataclasses.replace(graph, neurons=tuple(neurons)), "relay1") == bits
+    assert payload_bits(graph, "conv1") == payload_bits(graph, "input") == 0
+    assert payload_bits(random_graph(3, graded_input=True), "input") == 4
+
+
+@pytest.mark.parametrize("options", [{"relays": True}, {"graded_input": True}, {"gated": True}], ids=str)
+def test_where_and_when_messages_were_sent_is_the_same_on_every_backend(options: dict[str, bool]) -> None:
+    graph = random_graph(3, **options)
+    clips = random_clips(graph, 3, time_steps=graph.time_steps or 5, batch=19)  # more than a batch of ONNX Runtime
+    runs = [run(graph, clips, backend) for backend in ("onnx", "reference", "torch")]
+    for name, sent in runs[0].sent.items():
+        for other in runs[1:]:
+            np.testing.assert_array_equal(sent, other.sent[name])
+        shape = graph.source_shape(name)
+        assert sent.shape == (len(clips), *shape)
+        counts = runs[0].input_counts if name == graph.input.name else runs[0].spike_counts[name]
+        assert sent.sum() == counts.sum()
+    assert set(runs[0].sent) == {graph.input.name, *(n.name for n in graph.neurons)}
+    np.testing.assert_array_equal(runs[0].sent[graph.input.name], (clips != 0).sum(axis=1))
 
 
 def test_a_file_runs_like_the_net_it_was_written_from(tmp_path: object) -> None:

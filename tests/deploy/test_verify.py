@@ -15,17 +15,15 @@ import torch
 from torch import nn
 
 from equivalence_nets import CALIBRATION_SAMPLES, SHAPE, STEPS, UsersNeuron, events, lowered, net
+from relayed_net import GATED, POOLED, relayed_net
 from spikefold.converters.capture import capture
 from spikefold.converters.fixed_point_graph import FixedPointGraph
 from spikefold.converters.float_graph import read_float_graph
-from spikefold.converters.gate_float import FUNCTIONS
-from spikefold.converters.gate_program import GateProgram, Step
 from spikefold.converters.nir_file import save_nir
 from spikefold.converters.reference import Trace
 from spikefold.deploy import equality
 from spikefold.deploy import verify as verify_module
 from spikefold.deploy.lava.interpreter import explain_missing, lava_python
-from spikefold.deploy.rounding import SLOPES, Bounded, bounded_gate
 from spikefold.deploy.teacher_forcing import check_folding
 from spikefold.deploy.verify import Verification, verify
 from spikefold.deploy.verify_report import summary_lines
@@ -121,6 +119,43 @@ def test_a_net_without_gates_whose_output_fires() -> None:
     assert result.passed
     assert (result.mode, result.attention) == ("none", None)
     assert [layer.name for layer in result.folding.layers] == ["fire1", "fire2", "fire3", "fire4"]
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "static", "scheduled", "causal"])
+def test_a_net_with_relays_and_other_resets_passes_in_every_mode(mode: Any) -> None:
+    made = relayed_net()
+    result = verify(made.module, made.clips, mode, made.calibration, backends=NO_LAVA)
+    assert result.passed
+    assert [layer.name for layer in result.folding.layers] == ["fire1", "fire2", "readout"]
+    relays = [POOLED] if mode in ("static", "scheduled") else [GATED, POOLED]
+    assert [layer.name for layer in result.quantisation.layers if layer.relays] == relays
+    assert result.attention is not None
+    for layer in (*result.quantisation.layers, *result.attention.layers):
+        if layer.name in relays:
+            assert layer.isolated_snr_db is not None
+            assert layer.isolated_snr_db > 10
+            assert (layer.neuron_steps, layer.isolated, layer.cumulative) == (0, 0, 0)
+    text = "\n".join(summary_lines(result))
+    assert f"  {POOLED}: messages " in text
+    assert f"  {POOLED}: relay" in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda g: g.nodes[GATED].metadata["gate_0"].__imul__(np.float32(1.001)),
+        lambda g: next(g.nodes[a] for a, b in g.edges if b == GATED).weight.__imul__(np.float32(1.0001)),
+        lambda g: g.nodes["fire2"].metadata.__setitem__("soft_reset", False),
+    ],
+    ids=["gate", "weight", "reset"],
+)
+def test_a_wrong_relay_is_found_in_the_layer_behind_it(
+    perturbed: Callable[[Callable[[nir.NIRGraph], None]], None], change: Callable[[nir.NIRGraph], None]
+) -> None:
+    perturbed(change)
+    made = relayed_net()
+    result = verify(made.module, made.clips, "dynamic", made.calibration, backends=("torch",))
+    assert [layer.name for layer in result.folding.layers if not layer.within_bound] == ["fire2"]
 
 
 def test_calibration_may_be_clips_and_the_graph_a_file(tmp_path: Path) -> None:
@@ -297,89 +332,3 @@ def test_a_module_that_cannot_be_compared_is_named() -> None:
 
     with pytest.raises(InputError, match="cannot run on clips"):
         check_folding(Single().eval(), made.float_net, made.clips)
-
-
-def test_every_elementwise_function_has_a_rounding_rule() -> None:
-    assert set(FUNCTIONS) == SLOPES.keys() | {"exp", "square", "sqrt"}
-
-
-@pytest.mark.parametrize("name", sorted(FUNCTIONS))
-def test_functions_stay_within_their_bound(name: str) -> None:
-    """A dense grid of arguments, moved both ways by errors small and large."""
-    program = GateProgram((-1,), (Step("function", (0,), {"name": name}),), 1)
-    v = torch.linspace(0 if name == "sqrt" else -6, 6, 4001, dtype=torch.float64)
-    for size in (1e-9, 1e-3, 0.3):
-        error = torch.full_like(v, size)
-        bounded = bounded_gate(program, Bounded(v, error))
-        for moved in (v + error, v - error):
-            if name == "sqrt":
-                moved = moved.clamp(min=0)
-            difference = (FUNCTIONS[name](moved) - bounded.value).abs()
-            assert (difference <= bounded.error * (1 + 1e-12)).all()  # the comparison rounds too
-
-
-def test_selections_are_undecided_only_where_ranks_can_change() -> None:
-    program = GateProgram((1, -1, 5), (Step("topk_mask", (0,), {"k": 2, "axis": 2}),), 1)
-    values = torch.tensor([[[5.0, 4.0, 3.0, 2.0, 1.0], [5.0, 3.0, 3.0, 2.0, 1.0]]], dtype=torch.float64)
-    for size, undecided in ((0.0, [0, 2]), (0.4, [0, 2]), (0.5, [2, 3]), (9.0, [5, 5])):
-        bounded = bounded_gate(program, Bounded(values, torch.full_like(values, size)))
-        assert bounded.error.sum((0, 2)).tolist() == undecided
-        assert bounded.undecided == sum(undecided)
-
-
-def test_bounds_hold_through_every_kind_of_step() -> None:
-    """Move the current at random within its error: no value of the gate leaves its bound."""
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(2, 3, 3, 3, generator=generator, dtype=torch.float64).numpy()
-    matrix = torch.randn(4, 4, generator=generator, dtype=torch.float64).numpy()
-    conv = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
-    program = GateProgram(
-        (4, -1, 3, 5, 5),
-        (
-            Step("sum", (0,), {"axes": (0,), "keepdim": False}),
-            Step("conv2d", (1,), conv, weight),
-            Step("max", (2,), {"axes": (2, 3), "keepdim": False}),
-            Step("sum", (2,), {"axes": (2, 3), "keepdim": False}),
-            Step("concat", (3, 4), {"axis": 1}),
-            Step("matmul", (5,), {}, matrix),
-            Step("add_const", (6,), {}, matrix[0]),
-            Step("relu", (7,)),
-            Step("multiply_const", (8,), {}, matrix[1]),
-            Step("subtract", (9, 5)),
-            Step("scale", (10,), {"factor": -0.3}),
-            Step("offset", (11,), {"value": 0.7}),
-            Step("function", (12,), {"name": "tanh"}),
-            Step("multiply", (13, 5)),
-            Step("add", (14, 13)),
-            Step("clip", (15,), {"low": -1.0, "high": 1.5}),
-            Step("slice", (16,), {"axis": 1, "start": 0, "stop": 3}),
-            Step("permute", (17,), {"axes": (1, 0)}),
-            Step("permute", (18,), {"axes": (1, 0)}),
-            Step("reshape", (19,), {"shape": (1, -1, 3, 1, 1)}),
-            Step("broadcast", (20,), {"shape": (4, -1, 3, 1, 1)}),
-        ),
-        4,
-    )
-    v = torch.randn(4, 2, 3, 5, 5, generator=generator, dtype=torch.float64)
-    for size in (1e-8, 1e-4, 1e-2):
-        bounded = bounded_gate(program, Bounded(v, torch.full_like(v, size)))
-        for _ in range(20):
-            sign = torch.randint(0, 2, v.shape, generator=generator) * 2 - 1
-            moved = bounded_gate(program, Bounded(v + size * sign, torch.zeros_like(v)))
-            assert ((moved.value - bounded.value).abs() <= bounded.error).all()
-        assert bool(bounded.error.isfinite().all())
-
-
-def test_the_bound_of_a_quotient_holds_and_ends_where_the_divisor_may_vanish() -> None:
-    generator = torch.Generator().manual_seed(3)
-    program = GateProgram((2, -1, 500), (Step("offset", (0,), {"value": 2.0}), Step("divide", (0, 1))), 2)
-    v = 2 * torch.rand((2, 3, 500), generator=generator, dtype=torch.float64)
-    for size in (1e-9, 1e-3, 0.5):
-        bounded = bounded_gate(program, Bounded(v, torch.full_like(v, size)))
-        for _ in range(5):
-            moved = v + size * (2 * torch.rand(v.shape, generator=generator, dtype=torch.float64) - 1)
-            assert ((moved / (moved + 2) - bounded.value).abs() <= bounded.error * (1 + 1e-12)).all()
-    one = (Step("scale", (0,), {"factor": 0.0}), Step("offset", (1,), {"value": 1.0}), Step("divide", (2, 0)))
-    inverse = bounded_gate(GateProgram((2, -1, 500), one, 2), Bounded(v + 0.5, torch.full_like(v, 0.1)))
-    assert ((1 / (v + 0.4) - inverse.value).abs() <= inverse.error * (1 + 1e-12)).all()
-    assert torch.isinf(bounded_gate(program, Bounded(v - 1.5, torch.full_like(v, 3.0))).error).any()

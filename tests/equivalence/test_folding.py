@@ -12,7 +12,7 @@ from spikefold.deploy.teacher_forcing import check_folding
 def test_every_difference_is_rounding(name: str) -> None:
     made = net(name)
     folding = check_folding(made.module, made.float_net, made.clips)
-    assert [layer.name for layer in folding.layers] == [p.name for p in made.float_net.populations if not p.pools]
+    assert [layer.name for layer in folding.layers] == [p.name for p in made.float_net.populations if not p.logic]
     for layer in folding.layers:
         assert layer.within_bound, layer
         assert 0 < layer.mean_bound < 1e-2, layer

@@ -7,7 +7,15 @@ from collections.abc import Iterator
 import pytest
 from pydantic import BaseModel
 
-from spikefold.deploy.hardware import ChipHardware, Hardware, Leaf, OperationsHardware, load_hardware, shipped_hardware
+from spikefold.deploy.hardware import (
+    ChipHardware,
+    Hardware,
+    Leaf,
+    LimitsHardware,
+    OperationsHardware,
+    load_hardware,
+    shipped_hardware,
+)
 
 
 def leaves(model: BaseModel, path: str = "") -> Iterator[tuple[str, Leaf]]:
@@ -38,8 +46,8 @@ def hardware(request: pytest.FixtureRequest) -> Hardware:
     return load_hardware(request.param)
 
 
-def test_the_three_descriptions_ship():
-    assert shipped_hardware() == ("cmos45", "loihi1", "loihi2")
+def test_the_five_descriptions_ship():
+    assert shipped_hardware() == ("cmos45", "loihi1", "loihi1-sanafe", "loihi2", "speck")
 
 
 def test_every_number_lies_in_its_own_range_after_conversion(hardware):
@@ -54,14 +62,16 @@ def test_only_loihi2_is_an_estimate():
     assert {name: load_hardware(name).estimate for name in shipped_hardware()} == {
         "cmos45": False,
         "loihi1": False,
+        "loihi1-sanafe": False,
         "loihi2": True,
+        "speck": False,
     }
     assert "estimate" in load_hardware("loihi2").title
 
 
 def test_loihi1_nominal_values_are_those_of_davies_2018_table_2():
     energy, time = chip("loihi1").energy, chip("loihi1").time
-    picojoules = {name: leaf.range.value * 1e12 for name, leaf in energy}
+    picojoules = {name: leaf.range.value * 1e12 for name, leaf in energy if leaf is not None}
     assert picojoules == pytest.approx(
         {
             "synop": 23.6,
@@ -70,10 +80,22 @@ def test_loihi1_nominal_values_are_those_of_davies_2018_table_2():
             "spike_within_tile": 1.7,
             "hop_east_west": 3.0,
             "hop_north_south": 4.0,
+            "state_reset": 5.94e6,
         }
     )
-    nanoseconds = {name: leaf.range.value * 1e9 for name, leaf in time}
-    assert nanoseconds == pytest.approx({"synop": 3.5, "neuron_active": 8.4, "neuron_inactive": 5.3, "barrier": 465})
+    nanoseconds = {name: leaf.range.value * 1e9 for name, leaf in time if leaf is not None}
+    assert nanoseconds == pytest.approx(
+        {
+            "synop": 3.5,
+            "neuron_active": 8.4,
+            "neuron_inactive": 5.3,
+            "spike_within_tile": 2.1,
+            "hop_east_west": 4.1,
+            "hop_north_south": 6.5,
+            "barrier": 465,
+            "barrier_across_chips": 14_300,
+        }
+    )
 
 
 def test_loihi1_high_end_is_the_fit_to_silicon():
@@ -81,6 +103,85 @@ def test_loihi1_high_end_is_the_fit_to_silicon():
     assert energy.synop.range.high == pytest.approx(35.5e-12)
     assert energy.neuron_active.range.high == pytest.approx((51.2 + 21.6 + 69.3) * 1e-12)
     assert energy.neuron_inactive.range.high == pytest.approx((51.2 + 21.6) * 1e-12)
+
+
+def test_the_fit_to_silicon_is_sanafes_file_leaf_by_leaf():
+    fit = chip("loihi1-sanafe")
+    picojoules = {name: leaf.range.value * 1e12 for name, leaf in fit.energy if leaf is not None}
+    assert picojoules == pytest.approx(
+        {
+            "synop": 35.5,
+            "neuron_active": 51.2 + 21.6,
+            "neuron_inactive": 51.2,
+            "spike_out": 69.3,
+            "spike_within_tile": 111.0,
+            "hop_east_west": 3.0,
+            "hop_north_south": 4.2,
+            "state_reset": 5.94e6,
+        }
+    )
+    plain = [(name, leaf) for name, leaf in fit.time if isinstance(leaf, Leaf)]
+    assert {name: leaf.range.value * 1e9 for name, leaf in plain} == pytest.approx(
+        {
+            "synop": 3.8,
+            "neuron_active": 6.0 + 3.7,
+            "neuron_inactive": 6.0,
+            "spike_out": 30.0,
+            "spike_within_tile": 5.1,
+            "message_in": 16.0,
+            "hop_east_west": 4.1,
+            "hop_north_south": 6.5,
+            "barrier": 1800,
+            "barrier_across_chips": 14_300,
+        }
+    )
+    assert fit.time.barrier_steps is not None
+    steps = {step.tiles.number: step.barrier.range.value * 1e6 for step in fit.time.barrier_steps}
+    assert steps == pytest.approx({1: 0.6, 2: 1.0, 4: 1.4, 29: 1.8})
+
+
+def test_what_the_fit_leaves_out_is_as_in_loihi1():
+    fit, davies = chip("loihi1-sanafe"), chip("loihi1")
+    for section in ("limits", "mesh", "storage", "static"):
+        assert getattr(fit, section) == getattr(davies, section)
+    assert fit.energy.state_reset == davies.energy.state_reset
+
+
+@pytest.mark.parametrize("name", ["loihi1", "loihi1-sanafe", "loihi2"])
+def test_the_mesh_holds_the_cores(name):
+    hardware = chip(name)
+    tiles = hardware.mesh.columns.number * hardware.mesh.rows.number
+    assert tiles * hardware.mesh.cores_per_tile.number == hardware.limits.cores.number
+
+
+def test_numbers_in_messages_have_a_word_where_the_chip_sends_any():
+    assert chip("loihi1").limits.payload_word is None
+    word = chip("loihi2").limits.payload_word
+    assert word is not None
+    assert word.number == 32
+
+
+def test_speck_holds_what_its_deployment_library_checks():
+    speck = load_hardware("speck")
+    assert isinstance(speck, LimitsHardware)
+    cores = speck.limits.cores
+    assert [core.weights.number // 1024 for core in cores] == [16, 16, 16, 32, 32, 64, 64, 16, 16]
+    assert [core.neurons.number // 1024 for core in cores] == [64, 64, 64, 32, 32, 16, 16, 16, 16]
+    assert {core.biases.number for core in cores} == {1024}
+    assert sum(core.neurons.number for core in cores) == 327_680
+    assert (speck.limits.destinations_per_core.number, speck.limits.weight.number, speck.limits.state.number) == (
+        2,
+        8,
+        16,
+    )
+
+
+def test_the_regression_of_memory_is_near_the_banks_that_it_was_fitted_to():
+    sram = cmos45().sram
+    assert sram.regression is not None
+    for bank in sram.banks:
+        fitted = sram.regression.access.range.value + sram.regression.per_bit.range.value * bank.size.number
+        assert fitted == pytest.approx(bank.access.range.value, rel=0.4)
 
 
 def test_loihi2_energies_follow_from_the_derivation_in_the_file():
@@ -112,6 +213,16 @@ def test_cmos45_gives_the_papers_multiply_accumulate_and_accumulate():
     energy = cmos45().energy
     assert (energy.fp32_multiply.range + energy.fp32_add.range).value == pytest.approx(4.6e-12)
     assert energy.fp32_add.range.value == pytest.approx(0.9e-12)
+    assert {name: leaf.range.value * 1e12 for name, leaf in energy} == pytest.approx(
+        {
+            "fp32_add": 0.9,
+            "fp32_multiply": 3.7,
+            "int32_add": 0.1,
+            "int32_multiply": 3.1,
+            "int8_add": 0.03,
+            "int8_multiply": 0.2,
+        }
+    )
 
 
 def test_unconfirmed_numbers_stand_only_in_the_estimate(hardware):

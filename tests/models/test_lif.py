@@ -17,14 +17,14 @@ def by_hand(x, spec):
         v = spec.decay * kept + spec.input_gain * current
         fired = v > spec.v_threshold if spec.strict else v >= spec.v_threshold
         spikes.append(float(fired))
-        kept = spec.v_reset if fired else v
+        kept = (v - spec.v_threshold if spec.soft_reset else spec.v_reset) if fired else v
     return spikes
 
 
 @pytest.mark.parametrize(
     "neuron",
-    [FSTA_NEURON, ASA_NEURON, LIF(0.9, 1.0, -0.2, True, 0.5), LIF.from_tau(2.0)],
-    ids=["fsta", "asa", "reset-below-zero", "tau"],
+    [FSTA_NEURON, ASA_NEURON, LIF(0.9, 1.0, -0.2, True, 0.5), LIF.from_tau(2.0), LIF(0.9, 0.5, soft_reset=True)],
+    ids=["fsta", "asa", "reset-below-zero", "tau", "soft"],
 )
 @pytest.mark.parametrize("with_gradient", [False, True])
 def test_spikes_follow_the_equation(neuron, with_gradient):
@@ -45,6 +45,22 @@ def test_membrane_is_zero_after_a_spike():
     spikes, membranes = FSTA_NEURON.run(torch.tensor([[2.0], [0.4], [0.4]]))
     assert spikes.flatten().tolist() == [1.0, 0.0, 0.0]
     torch.testing.assert_close(membranes.flatten(), torch.tensor([2.0, 0.4, 0.5]))
+
+
+def test_a_soft_reset_leaves_what_exceeds_the_threshold():
+    spikes, membranes = LIF(1.0, 0.5, soft_reset=True).run(torch.tensor([[1.25], [0.0], [0.0]]))
+    assert spikes.flatten().tolist() == [1.0, 1.0, 0.0]
+    assert membranes.flatten().tolist() == [1.25, 0.75, 0.25]
+
+
+def test_a_soft_reset_with_a_reset_value_is_refused():
+    with pytest.raises(InputError, match=r"v_reset = -0\.25: a soft reset sets no value"):
+        LIF(v_reset=-0.25, soft_reset=True)
+
+
+def test_print_shows_the_reset():
+    assert "v_reset=-0.25, strict" in str(LIF(v_reset=-0.25))
+    assert "soft_reset=True, strict" in str(LIF(soft_reset=True))
 
 
 @pytest.mark.parametrize("neuron", [FSTA_NEURON, ASA_NEURON])
@@ -87,10 +103,12 @@ def test_teacher_of_another_shape_is_refused():
         LIF(0.25, 0.5, surrogate="window", detach_reset=True),
         LIF.from_tau(2.0, surrogate="atan", detach_reset=True),
         LIF(0.5, 1.0, surrogate="triangular"),
+        LIF(0.7, 0.4, surrogate="atan", soft_reset=True),
+        LIF(0.7, 0.4, surrogate="atan", soft_reset=True, detach_reset=True),
         AdaptiveLIF().double(),
         ParametricLIF(3.0).double(),
     ],
-    ids=["fsta", "asa", "any", "ma", "ms", "sma", "dta", "adaptive", "parametric"],
+    ids=["fsta", "asa", "any", "ma", "ms", "sma", "dta", "soft", "soft-detached", "adaptive", "parametric"],
 )
 def test_backward_is_back_propagation_of_the_loop(neuron):
     """The written-out backward pass against autograd through the loop with the surrogate in place."""
@@ -125,7 +143,7 @@ def test_backward_is_back_propagation_of_the_loop(neuron):
         s = Spike.apply(v)
         spikes.append(s)
         resets = s.detach() if neuron.detach_reset else s
-        kept = v * (1 - resets) + spec.v_reset * resets
+        kept = v - spec.v_threshold * resets if spec.soft_reset else v * (1 - resets) + spec.v_reset * resets
     learned = (x, *neuron.parameters())
     expected = torch.autograd.grad((torch.stack(spikes) * weight).sum(), learned)
     found = torch.autograd.grad((neuron(x) * weight).sum(), learned)

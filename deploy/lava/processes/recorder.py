@@ -5,6 +5,7 @@ Lava's own Monitor hands its data back one number at a time, which takes longer 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,17 @@ from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
+from spikefold.deploy.lava.job import sign_of_life
+
 
 class Recorder(AbstractProcess):  # type: ignore[misc]
-    """Keeps time steps ``1 + delay`` to ``delay + steps``; writes arrays ``spikes`` and ``membranes`` to ``path``."""
+    """Keeps time steps ``1 + delay`` to ``delay + steps``; writes arrays ``spikes`` and ``membranes`` to ``path``.
 
-    def __init__(self, *, shape: tuple[int, ...], delay: int, steps: int, path: str) -> None:
-        super().__init__(shape=shape, delay=delay, steps=steps, path=path)
+    Every time step leaves a line in the file ``progress``.
+    """
+
+    def __init__(self, *, shape: tuple[int, ...], delay: int, steps: int, path: str, progress: str) -> None:
+        super().__init__(shape=shape, delay=delay, steps=steps, path=path, progress=progress)
         self.s_in = InPort(shape=shape)
         self.v_in = RefPort(shape=shape)
 
@@ -50,6 +56,7 @@ class PyRecorder(PyLoihiProcessModel):  # type: ignore[misc]
     def run_spk(self) -> None:
         """Take this step's spikes."""
         spikes = self.s_in.recv()
+        sign_of_life(Path(self.proc_params["progress"]), f"time step {self.time_step}")
         if self.post_guard():
             self.spikes[self.step] = spikes
 

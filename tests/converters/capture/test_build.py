@@ -54,7 +54,7 @@ def test_with_weights_that_float32_holds_exactly_every_spike_and_logit_is_equal(
     answer, calls = record(net, x)
     graph = read_float_graph(capture(net, torch.zeros(shape)))
     logits, spikes = graph.run(x)
-    own = [spikes[p.name] for p in graph.populations if p.fires and not p.pools]
+    own = [spikes[p.name] for p in graph.populations if p.fires and not p.logic]
     assert own
     for train, (_, wanted) in zip(own, calls, strict=False):
         assert torch.equal(train.flatten(2), wanted.flatten(2))

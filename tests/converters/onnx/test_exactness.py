@@ -14,7 +14,7 @@ from generated_gates import GATES
 from generated_graphs import random_clips, random_graph
 from networks import SHAPE, captured, clips
 from spikefold.converters import arithmetic, ranges
-from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort, Neurons, Synapse
+from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort, Neurons, Relay, Synapse
 from spikefold.converters.gate_program import INTEGER_OPS, GateProgram, Step
 from spikefold.converters.lower import lower
 from spikefold.converters.onnx import to_onnx_clip, to_onnx_step
@@ -38,6 +38,15 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "gated stress": {"gated": True, "stress": True},
     "gated, spiking output": {"gated": True, "spiking_output": True, "time_steps": 3},
+    "relays, resets, shifts": {
+        "relays": True,
+        "resets": ("value", "soft", "zero"),
+        "current_shifts": True,
+        "per_neuron_thresholds": True,
+    },
+    "relays, stress": {"relays": True, "stress": True, "graded_input": True, "resets": ("soft", "value")},
+    "gated relays": {"relays": True, "gated": True, "residual": True, "resets": ("soft", "value")},
+    "relays behind tables": {"relays": True, "gated": True, "gates": ("table",), "current_shifts": True},
 }
 
 
@@ -71,7 +80,8 @@ def test_clip_graph_equals_reference(kind: str, seed: int) -> None:
     assert_equal(result.trace, expected)
     np.testing.assert_array_equal(result.logits, expected.logits)
     for name, spikes in expected.spikes.items():
-        np.testing.assert_array_equal(result.spike_counts[name], spikes.sum(axis=(0, *range(2, spikes.ndim))))
+        sent = np.count_nonzero(spikes, axis=(0, *range(2, spikes.ndim)))
+        np.testing.assert_array_equal(result.spike_counts[name], sent, err_msg=f"spikes of {name}")
     np.testing.assert_array_equal(result.input_counts, (clips > 0).sum(axis=(0, 2, 3, 4)))
     synops = brute_force_synops(graph, clips, expected)
     assert result.synops.keys() == synops.keys()
@@ -131,6 +141,31 @@ def test_inputs_too_large_for_one_float32_convolution(kind: str, max_value: int,
     assert_equal(run_steps(graph, clips), expected)
 
 
+@pytest.mark.parametrize("kind", ["conv", "dense"])
+@pytest.mark.parametrize(("low", "high"), [(-(2**23) + 1, 2**23 - 1), (-3, 2**20), (-(2**20), 1)])
+def test_messages_too_large_for_one_float32_convolution(kind: str, low: int, high: int) -> None:
+    rng = np.random.default_rng(high)
+    shape = (4, 5, 5)
+    into = Synapse("in", "input", "r", "conv", 2 * rng.integers(-128, 128, (4, 1, 3, 3)), 6, padding=(1, 1))
+    size: dict[str, Any] = {"padding": (1, 1)} if kind == "conv" else {}
+    weight = 2 * rng.integers(-128, 128, (3, 4, 3, 3) if kind == "conv" else (7, 100))
+    out = Synapse("out", "r", "z", kind, weight, 0, **size)  # type: ignore[arg-type]
+    zero = np.array(0)
+    neurons = (
+        Neurons("r", shape, 0, zero, zero, 0, 1.0, fires=False, relay=Relay(0, low, high)),
+        Neurons("z", (3, 5, 5) if kind == "conv" else (7,), 0, zero, zero, 0, 0.3, fires=False, current_shift=0),
+    )
+    graph = FixedPointGraph(InputPort((1, 5, 5), 300), neurons, (into, out), "none", None)
+    ops = [node.op_type for node in to_onnx_clip(graph).graph.node]
+    assert ("Mod" in ops) == (kind == "conv")
+    clips = rng.integers(0, 300, (4, 3, 1, 5, 5), endpoint=True)
+    expected = run_reference(graph, clips)
+    assert expected.spikes["r"].min() < 0 < expected.spikes["r"].max()
+    assert max(-int(expected.spikes["r"].min()), int(expected.spikes["r"].max())) > 2**19
+    assert_equal(run_onnx(graph, clips, trace=True).trace, expected)
+    assert_equal(run_steps(graph, clips), expected)
+
+
 def run_steps(graph: FixedPointGraph, clips: NDArray[np.int64]) -> Trace:
     """Drive the step graph over a clip."""
     runner = StepRunner(to_onnx_step(graph))
@@ -142,7 +177,11 @@ def run_steps(graph: FixedPointGraph, clips: NDArray[np.int64]) -> Trace:
         trains.append(outputs)
         kept.append(states)
     spikes = {n.name: np.stack([t[f"train/{n.name}"] for t in trains]).astype(np.int64) for n in graph.neurons}
-    membranes = {n.name: np.stack([k[f"v/{n.name}"] for k in kept]).astype(np.int64) for n in graph.neurons}
+    held = {n.name: f"v/{n.name}" if n.relay is None else f"membrane/{n.name}" for n in graph.neurons}
+    membranes = {
+        name: np.stack([(k | t)[v] for k, t in zip(kept, trains, strict=True)]).astype(np.int64)
+        for name, v in held.items()
+    }
     output = graph.output
     if output.fires:
         logits = np.sum([t["readout"] for t in trains], axis=0) / len(clips)
@@ -154,7 +193,7 @@ def run_steps(graph: FixedPointGraph, clips: NDArray[np.int64]) -> Trace:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("kind", [k for k in KINDS if "gated" not in k])
+@pytest.mark.parametrize("kind", [k for k in KINDS if not k.startswith("gated")])
 def test_step_graph_equals_clip_graph(kind: str, seed: int) -> None:
     graph = random_graph(seed, **KINDS[kind])
     clips = random_clips(graph, seed + 200)

@@ -15,7 +15,7 @@ import pytest
 from generated_graphs import random_clips, random_graph
 from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort, Neurons, Synapse
 from spikefold.converters.gate_program import Step
-from spikefold.converters.onnx import save_onnx, to_onnx_clip, to_onnx_step
+from spikefold.converters.onnx import has_step_form, save_onnx, to_onnx_clip, to_onnx_step
 from spikefold.converters.reference import run_reference
 from spikefold.deploy.onnx_runner import run_onnx
 from spikefold.errors import InputError, LoweringError
@@ -37,8 +37,49 @@ def test_functions_are_visible_by_name() -> None:
     assert bodies == [["LIF"], ["LIF"], ["LIF"], ["Integrator"]]
 
 
+def test_other_resets_and_relays_are_functions_of_their_own_where_they_occur() -> None:
+    everywhere = ["LIF", "Integrator", "Wrap24", "GatedCurrent"]
+    resets = random_graph(0, resets=("value", "soft", "zero"))
+    relays = random_graph(0, relays=True)
+    for graph, more in (
+        (random_graph(0), []), (resets, ["LIFWithReset", "LIFWithSoftReset"]), (relays, ["Relay"])
+    ):  # fmt: skip
+        for model in (to_onnx_clip(graph), to_onnx_step(graph)):
+            assert [f.name for f in model.functions] == everywhere + more
+    called = [n.op_type for n in to_onnx_step(resets).graph.node if n.domain == "spikefold" and n.op_type != "Wrap24"]
+    assert called == ["LIFWithReset", "LIFWithSoftReset", "LIF", "Integrator"]
+    assert [n.op_type for n in to_onnx_clip(relays).graph.node].count("Relay") == 2
+
+
+def test_messages_of_relays_are_int32_and_spikes_uint8() -> None:
+    graph = random_graph(0, relays=True)
+    for model in (to_onnx_clip(graph, trace=True), to_onnx_step(graph)):
+        types = {o.name: o.type.tensor_type.elem_type for o in model.graph.output}
+        for n in graph.neurons:
+            wanted = onnx.TensorProto.UINT8 if n.relay is None else onnx.TensorProto.INT32
+            assert types[f"train/{n.name}"] == wanted
+
+
+def test_a_relay_has_no_state_in_the_step_graph() -> None:
+    graph = random_graph(0, relays=True)
+    model = to_onnx_step(graph)
+    states = json.loads({p.key: p.value for p in model.metadata_props}["spikefold_states"])
+    assert set(states) == {f"v/{n.name}" for n in graph.neurons if n.relay is None}
+    assert {i.name for i in model.graph.input} == {"events", *states}
+    assert {"membrane/relay1", "membrane/rectifier"} <= {o.name for o in model.graph.output}
+
+
+def test_a_relay_behind_a_table_has_a_step_form_and_behind_a_computed_gate_none() -> None:
+    assert has_step_form(random_graph(0, relays=True, gated=True, gates=("table", "none")))
+    computed = random_graph(0, relays=True, gated=True, gates=("none", "running"))
+    assert not has_step_form(computed)
+    with pytest.raises(LoweringError, match=r"relay1.*computed from more than one step"):
+        to_onnx_step(computed)
+
+
 def test_inlined_functions_leave_standard_operators_only() -> None:
-    model = onnx.inliner.inline_local_functions(to_onnx_clip(random_graph(3, gated=True)))
+    graph = random_graph(3, gated=True, relays=True, resets=("value", "soft"))
+    model = onnx.inliner.inline_local_functions(to_onnx_clip(graph))
     assert {n.domain for n in model.graph.node} == {""}
 
 

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from generated_gates import GATES, make_gate
 from generated_graphs import random_clips, random_graph
-from spikefold.converters import ranges
+from generated_layers import RESETS
+from spikefold.converters import arithmetic, ranges
+from spikefold.converters.fixed_point_graph import Neurons, Relay, Synapse
 from spikefold.converters.gate_program import GateProgram, Step
-from spikefold.converters.reference import population_current, run_reference, synapse_current
+from spikefold.converters.reference import population_current, run_reference, sum_currents, synapse_current
 from spikefold.errors import LoweringError
 
 CONV = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
@@ -50,25 +52,40 @@ def test_no_value_of_a_gate_leaves_its_range(seed: int, kind: str, low: int, wid
         assert shapes[number] == value.shape
 
 
+RELAYS: dict[str, Any] = {"relays": True, "current_shifts": True, "resets": RESETS, "gates": (*GATES, "none", "table")}
+
+
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("stress", [False, True])
-def test_no_current_leaves_its_range(seed: int, stress: bool) -> None:
-    graph = random_graph(seed, gated=True, residual=True, graded_input=True, stress=stress)
+@pytest.mark.parametrize(
+    "how", [{}, {"stress": True}, RELAYS, {"stress": True, **RELAYS}], ids=["plain", "stress", "relays", "both"]
+)
+def test_no_number_leaves_its_range(seed: int, how: dict[str, Any]) -> None:
+    graph = random_graph(seed, gated=True, residual=True, graded_input=True, **how)
     clips = random_clips(graph, seed)
-    messages = {"input": clips, **run_reference(graph, clips).spikes}
+    trace = run_reference(graph, clips)
+    messages = {"input": clips, **trace.spikes}
     for n in graph.neurons:
+        (low, high), sent = graph.message_range(n.name), messages[n.name]
+        assert low <= sent.min()
+        assert sent.max() <= high
+        low, high = ranges.membrane_range(graph, n, len(clips))
+        assert low <= trace.membranes[n.name].min()
+        assert trace.membranes[n.name].max() <= high
         for synapse in graph.incoming(n.name):
-            largest = graph.largest_message(synapse.source)
             one = np.abs(synapse_current(synapse, messages[synapse.source])).max()
-            assert one <= ranges.synapse_bound(synapse, largest)
-        total = sum(synapse_current(s, messages[s.source]) for s in graph.incoming(n.name))
+            assert one <= ranges.synapse_bound(synapse, graph.message_range(synapse.source))
+        total = sum_currents(n, [synapse_current(s, messages[s.source]) for s in graph.incoming(n.name)])
+        assert np.abs(total << n.current_shift).max() <= ranges.sum_bound(graph, n)
+        assert (
+            ranges.can_wrap(graph, n) or (arithmetic.wrap24(total << n.current_shift) == total << n.current_shift).all()
+        )
         low, high = ranges.weighted_range(graph, n)
         assert low <= np.min(total)
         assert np.max(total) <= high
-        ungated = population_current(dataclasses.replace(n, gate=None), np.asarray(total))
+        ungated = population_current(dataclasses.replace(n, gate=None), total)
         for bounds, current in (
             (ranges.current_range(graph, n), ungated),
-            (ranges.gated_range(graph, n), population_current(n, np.asarray(total))),
+            (ranges.gated_range(graph, n), population_current(n, total)),
         ):
             assert bounds[0] <= current.min()
             assert current.max() <= bounds[1]
@@ -80,6 +97,26 @@ def test_the_weighted_range_of_a_dense_map_is_reached() -> None:
     row = int(np.maximum(synapse.weight, 0).sum(axis=1).argmax())
     messages = (synapse.weight[row] > 0).astype(np.int64)[None, None]
     assert synapse_current(synapse, messages).max() == ranges.weighted_range(graph, graph.output)[1]
+
+
+@pytest.mark.parametrize("end", [0, 1])
+@pytest.mark.parametrize(("low", "high"), [(-5, 7), (0, 7), (-200, 1)])
+def test_the_weighted_range_of_signed_messages_is_reached_at_both_ends(end: int, low: int, high: int) -> None:
+    graph = random_graph(3, relays=True)
+    relay = next(n for n in graph.neurons if n.name == "relay1")
+    sender = dataclasses.replace(relay, relay=Relay(3, low, high))
+    weight = 2 * np.random.default_rng(4).integers(-128, 128, (1, relay.size))
+    last = Synapse("out", "relay1", "output", "dense", weight, 2)
+    zero = np.zeros(1, dtype=np.int64)
+    output = Neurons("output", (1,), 0, zero, zero, 0, 1.0, fires=False)
+    kept = tuple(s for s in graph.synapses if s.target in ("conv1", "relay1"))
+    small = dataclasses.replace(graph, neurons=(graph.neurons[0], sender, output), synapses=(*kept, last))
+    messages = np.where((weight > 0) == bool(end), high, low)[None]
+    assert synapse_current(last, messages).item() == ranges.weighted_range(small, output)[end]
+    one_sign = synapse_current(
+        dataclasses.replace(last, weight=np.abs(weight)), np.full(weight.shape, max(-low, high))[None]
+    )
+    assert one_sign.item() == ranges.synapse_bound(last, (low, high))
 
 
 def test_known_ranges() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from spikefold.converters.fixed_point_graph import FixedPointGraph
 from spikefold.converters.reference import Trace, run_reference
+from spikefold.deploy.lava import watch
 from spikefold.deploy.lava.interpreter import explain_missing, lava_python
 from spikefold.deploy.lava.runner import run_lava
 
@@ -18,6 +20,20 @@ Check = Callable[[FixedPointGraph, NDArray[np.int64]], Trace]
 def _lava_or_skip(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("lava") is not None and lava_python() is None:
         pytest.skip(explain_missing())
+
+
+@pytest.fixture
+def leaders(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Process groups that were started, in turn."""
+    started: list[int] = []
+
+    def end_group(leader: subprocess.Popen[bytes]) -> None:
+        started.append(leader.pid)
+        original(leader)
+
+    original = watch.end_group
+    monkeypatch.setattr(watch, "end_group", end_group)
+    return started
 
 
 @pytest.fixture

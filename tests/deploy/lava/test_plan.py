@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from generated_graphs import random_graph
-from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort, Neurons, Synapse
-from spikefold.deploy.lava.plan import groups_that_fit, largest_sum, make_plan
+from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort, Neurons, Relay, Synapse
+from spikefold.deploy.lava.plan import groups_that_fit, make_plan, sum_range
 from spikefold.errors import BackendError
 
 
@@ -64,34 +64,76 @@ def test_readout_is_stock_only_while_it_provably_never_fires() -> None:
     assert make_plan(biased, 129, 1).populations[0].process == "own"
 
 
-def test_largest_sum_counts_one_sign_at_a_time() -> None:
+def test_a_sum_is_largest_where_messages_have_the_sign_of_the_weights() -> None:
     weight = np.array([[100, -30, -90], [10, 20, 30]])
-    assert largest_sum(weight, 1) == 120
-    assert largest_sum(weight, 15) == 1800
-    assert largest_sum(np.zeros((3, 2, 1, 1), dtype=np.int64), 7) == 0
+    synapse = Synapse("s", "input", "n", "dense", weight)
+    assert sum_range(synapse, (0, 1)) == (-120, 100)
+    assert sum_range(synapse, (0, 15)) == (-1800, 1500)
+    assert sum_range(synapse, (-1, 1)) == (-220, 220)
+    assert sum_range(synapse, (-5, 1)) == (-620, 700)
+    assert sum_range(dataclasses.replace(synapse, exponent=3), (-5, 1)) == (-4960, 5600)
+    assert sum_range(dataclasses.replace(synapse, weight=np.zeros((3, 3), dtype=np.int64)), (-7, 7)) == (0, 0)
 
 
-def test_sums_that_lava_would_wrap_or_overflow_are_refused() -> None:
-    make_plan(_dense_graph(15), 2, 1)
-    with pytest.raises(
-        BackendError, match=r"'n': weighted sums can reach 66584576, Lava's LIF takes less than 33554432"
-    ):
-        make_plan(_dense_graph(16), 2, 1)
-    conv = Synapse("s", "input", "n", "conv", np.full((1, 1, 3, 3), 254), 12, padding=(1, 1))
+def _conv_graph(exponent: int, weight: int = 254, **how: object) -> FixedPointGraph:
+    conv = Synapse("s", "input", "n", "conv", np.full((1, 1, 3, 3), weight), exponent, padding=(1, 1))
     population = Neurons("n", (1, 4, 4), 0, np.array(5), np.array(0), 0, 1.0)
-    graph = FixedPointGraph(InputPort((1, 4, 4)), (population,), (conv,), "none", None)
-    with pytest.raises(
-        BackendError, match=r"synapse 's': weighted sums can reach 9363456, Lava's Conv wraps at 8388608"
-    ):
+    return FixedPointGraph(InputPort((1, 4, 4)), (population,), (conv,), "none", None)
+
+
+def test_processes_of_our_own_where_stock_ones_would_wrap_or_overflow() -> None:
+    """66584576 into a LIF of Lava that takes less than 33554432; 9363456 in a Conv that wraps at 8388608."""
+    assert make_plan(_dense_graph(15), 2, 1).populations[0].process == "stock"
+    wide = make_plan(_dense_graph(16), 2, 1).populations[0]
+    assert (wide.process, wide.own_synapses) == ("own", set())
+    assert make_plan(_conv_graph(11), 2, 1).populations[0].own_synapses == set()
+    wrapped = make_plan(_conv_graph(12), 2, 1).populations[0]
+    assert (wrapped.process, wrapped.own_synapses) == ("stock", {"s"})
+    graph = dataclasses.replace(_dense_graph(16), input=InputPort((4,), 40))
+    assert make_plan(graph, 2, 1).populations[0].own_synapses == {"s"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"current_shift": 5}, {"soft_reset": True}, {"v_reset": np.array(-1)}],
+    ids=lambda fields: " ".join(fields),
+)
+def test_what_stock_neurons_do_not_have_is_our_own(fields: dict[str, object]) -> None:
+    assert make_plan(_dense_graph(0, **fields), 2, 1).populations[0].process == "own"
+    assert make_plan(_dense_graph(0, v_reset=np.array(0)), 2, 1).populations[0].process == "stock"
+
+
+def test_negative_messages_count() -> None:
+    """A relay of -2**15..1 into a convolution: its messages of 1 alone would fit Lava's Conv."""
+    graph = _conv_graph(0)
+    relay = dataclasses.replace(graph.neurons[0], name="r", fires=False, relay=Relay(0, -(2**12), 1))
+    first = dataclasses.replace(graph.synapses[0], target="r")
+    second = dataclasses.replace(graph.synapses[0], name="t", source="r")
+    graph = dataclasses.replace(graph, neurons=(relay, graph.neurons[0]), synapses=(first, second))
+    assert [p.own_synapses for p in make_plan(graph, 2, 1).populations] == [set(), {"t"}]
+
+
+def test_a_relay_costs_one_hop() -> None:
+    plan = make_plan(random_graph(0, relays=True), 5, 2)
+    assert {p.name for p in plan.populations if p.process == "own"} == {"relay1", "rectifier"}
+    delays = {p.name: p.delay for p in plan.populations}
+    assert delays == {"conv1": 1, "relay1": 2, "conv2": 3, "rectifier": 4, "after": 5, "fc1": 6, "output": 7}
+
+
+def test_what_no_process_holds_is_refused() -> None:
+    with pytest.raises(BackendError, match=r"input: values can reach 2147483648, Lava's messages have 32 bits"):
+        make_plan(dataclasses.replace(_dense_graph(0), input=InputPort((4,), 2**31)), 2, 1)
+    inputs = 2**12
+    graph = dataclasses.replace(_dense_graph(16, inputs=inputs), input=InputPort((inputs,), 2**31 - 1))
+    with pytest.raises(BackendError, match=r"'n': weighted sums can reach 1464.*, which leaves 64 bits"):
         make_plan(graph, 2, 1)
 
 
-def test_convolution_attributes_beyond_eight_bits_are_refused() -> None:
+def test_convolution_attributes_beyond_eight_bits_are_our_own() -> None:
     conv = Synapse("s", "input", "n", "conv", np.full((1, 1, 1, 1), 2), stride=(200, 1))
     population = Neurons("n", (1, 1, 4), 0, np.array(5), np.array(0), 0, 1.0)
     graph = FixedPointGraph(InputPort((1, 4, 4)), (population,), (conv,), "none", None)
-    with pytest.raises(BackendError, match=r"synapse 's': stride is \(200, 1\), Lava's Conv holds at most 127"):
-        make_plan(graph, 2, 1)
+    assert make_plan(graph, 2, 1).populations[0].own_synapses == {"s"}
 
 
 @pytest.mark.parametrize(("groups", "expected"), [(1, 1), (127, 127), (128, 64), (130, 65), (131, 1), (512, 64)])

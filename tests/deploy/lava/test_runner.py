@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,24 +11,12 @@ import spikefold
 from generated_graphs import random_clips, random_graph
 from spikefold.converters.gate_program import GateProgram, Step
 from spikefold.converters.reference import run_reference
-from spikefold.deploy.lava import interpreter, runner
-from spikefold.deploy.lava.job import read_job, read_result, write_job, write_result
-from spikefold.deploy.lava.runner import group_members, run_group, run_lava
+from spikefold.deploy.lava import interpreter, watch
+from spikefold.deploy.lava.job import read_job, read_progress, read_result, write_job, write_result
+from spikefold.deploy.lava.plan import make_plan
+from spikefold.deploy.lava.runner import run_lava
+from spikefold.deploy.lava.watch import group_members
 from spikefold.errors import BackendError, InputError
-
-
-@pytest.fixture
-def leaders(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Process groups that the runner has started."""
-    started: list[int] = []
-
-    def end_group(leader: subprocess.Popen[bytes]) -> None:
-        started.append(leader.pid)
-        original(leader)
-
-    original = runner.end_group
-    monkeypatch.setattr(runner, "end_group", end_group)
-    return started
 
 
 @pytest.fixture
@@ -75,23 +61,6 @@ def test_named_interpreter_without_lava_is_explained(without_lava: None, monkeyp
     assert "/bin/false: no message" in interpreter.explain_missing()
 
 
-def test_a_group_leaves_nothing_behind(tmp_path: Path, leaders: list[int]) -> None:
-    """Even when its leader ends and its members ignore the polite signal."""
-    stubborn = (
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
-    )
-    code = (
-        "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdout=subprocess.PIPE);"
-        "p.stdout.readline(); sys.exit('first\\nlast words')"
-    )
-    with pytest.raises(BackendError, match=r"exit code 1\): last words"):
-        run_group([sys.executable, "-c", code, stubborn], {}, tmp_path, 30.0)
-    deadline = time.monotonic() + 5
-    while group_members(leaders[0]) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert group_members(leaders[0]) == []
-
-
 @pytest.mark.lava
 def test_a_run_past_its_time_limit_ends_quickly_and_whole(leaders: list[int]) -> None:
     graph = random_graph(0)
@@ -99,8 +68,22 @@ def test_a_run_past_its_time_limit_ends_quickly_and_whole(leaders: list[int]) ->
     start = time.monotonic()
     with pytest.raises(BackendError, match=r"time limit of 3 s"):
         run_lava(graph, clips, 3.0)
-    assert time.monotonic() - start < 3 + runner.GRACE_S + 4
+    assert time.monotonic() - start < 3 + watch.GRACE_S + 4
     assert group_members(leaders[0]) == []
+
+
+@pytest.mark.lava
+def test_every_time_step_of_every_population_is_a_sign_of_life(tmp_path: Path) -> None:
+    graph = random_graph(0)
+    write_job(tmp_path, graph, random_clips(graph, 0))
+    with interpreter.exposed_package() as environment:
+        words = [str(interpreter.lava_python()), "-P", "-m", "spikefold.deploy.lava.child", str(tmp_path)]
+        watch.run_group(watch.Command(words, environment, tmp_path), 60.0)
+    steps = make_plan(graph, 5, 3).total_steps
+    begin, built, *later = read_progress(tmp_path)
+    assert (begin, built) == ("Lava imported", f"built, {steps} time steps to go")
+    expected = [f"time step {step}" for step in range(1, steps + 1) for _ in graph.neurons]
+    assert sorted(later) == sorted(expected)
 
 
 @pytest.mark.lava

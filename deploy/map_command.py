@@ -1,0 +1,46 @@
+"""`spikefold map`: a net on the cores of a chip."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spikefold.deploy.cli_options import JsonOption, print_json
+from spikefold.deploy.progress import progress
+
+
+def map_(
+    file: Annotated[Path, typer.Argument(help="A .nir that `spikefold export` wrote.")],
+    hardware: Annotated[str, typer.Option(help="loihi1, loihi2, or a YAML of yours.")] = "loihi1",
+    out: Annotated[Path | None, typer.Option(help="Folder for mapping.json and mapping.png.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a deployed net onto the cores of a chip, and say what each layer takes; exit code 1 if a rule is broken.
+
+    Layers are split over cores, on as many chips as they need; all rules that the net breaks are listed at once.
+    """
+    from spikefold.deploy.mapping.mapper import map_net
+    from spikefold.deploy.mapping_tables import draw_mapping, layers_table, summary_lines
+    from spikefold.deploy.tables import console
+    from spikefold.files import atomic_path
+
+    with progress(as_json) as report:
+        report("mapping")
+        mapping = map_net(file, hardware)
+        if out is not None:
+            report("writing")
+            out.mkdir(parents=True, exist_ok=True)
+            with atomic_path(out / "mapping.json") as temporary:
+                temporary.write_text(json.dumps(mapping.to_dict()))
+            draw_mapping(mapping, out / "mapping.png")
+    if as_json:
+        print_json(mapping.to_dict())
+    else:
+        console().print(layers_table(mapping))
+        for line in summary_lines(mapping):
+            typer.echo(line)
+    if mapping.violations:
+        raise typer.Exit(1)
