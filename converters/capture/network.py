@@ -273,7 +273,9 @@ class _Reader:
         flow, shape = _aligned(flow)
         self.populations.append(CapturedPopulation(name, flow, spec, gate, shape))
         spikes = Flow((Part(name, lm.identity(shape), name),), flow.features, "T B", node)
-        self.anchors += [replace(flow, features=spikes.features), spikes]
+        if flow.key is not node:  # what relays brought together here has this key too; no gate reads it by itself
+            self.anchors.append(replace(flow, features=spikes.features))
+        self.anchors.append(spikes)
         return spikes
 
     def _anchors_beside(self, flow: Flow) -> list[Flow]:

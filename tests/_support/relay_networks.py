@@ -59,6 +59,12 @@ def gated_by_another_layer(n: Any, x: Tensor) -> Tensor:
     return n.two(y) * pooled(y)
 
 
+def gated_by_a_gated_layer(n: Any, x: Tensor) -> Tensor:
+    y = n.neuron_one(n.one(x))
+    z = n.neuron_one(n.two(y) * pooled(y))
+    return n.two(y) * torch.sigmoid(9 * z.mean((3, 4), keepdim=True) - 2)
+
+
 def chosen_scales(n: Any, x: Tensor) -> Tensor:
     current = n.one(x)
     one, other = n.neuron_one(current), n.neuron_one(2 * current)
@@ -104,6 +110,7 @@ NETWORKS: dict[str, tuple[Work, int, int]] = {
     "gated spikes": (gated_spikes, 1, 0),
     "spikes gated by their current": (gated_by_the_current, 1, 0),
     "a current gated by another layer": (gated_by_another_layer, 1, 0),
+    "a current gated by a layer that another one gates": (gated_by_a_gated_layer, 2, 0),
     "a choice between scales": (chosen_scales, 1, 0),
     "gated spikes beside themselves": (residual, 1, 0),
     "gated spikes into two branches": (branches, 1, 0),
