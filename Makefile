@@ -4,19 +4,23 @@ PYTHON ?= python3.11
 # Further arguments of every `pip install`, for example an index that has torch's CPU build.
 PIP_ARGS ?=
 PYTEST_ARGS ?= -n 2
+# How long `make fuzz` looks at each reader.
+FUZZ_SECONDS ?= 60
 
 VENV := .venv
 MODERN := .venv-modern
-EXTRAS := .[data,events,report,train,outside,dev]
-# What tests/outside compares with, without what it asks for: its data sets would bring torchaudio and more along.
-NO_DEPS := neurobench snntorch
+EXTRAS := .[data,events,report,train,cluster,outside,docs,dev]
+SINABS := .venv-sinabs
+TABLES := attention_costs deployment_ladder nir_readers
+# What tests/outside and tests/interop compare with, without what it asks for: torchaudio, torchvision, other numpys.
+NO_DEPS := neurobench snntorch norse spikingjelly nirtorch
 PIP_INSTALL = -m pip install --disable-pip-version-check --no-input $(PIP_ARGS)
 # Several test processes share the cores: more threads in each would only slow them down.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-modern lint bench clean clean-env
+.PHONY: help env demo docs test test-modern test-interop sinabs lint fuzz bench tables clean clean-env
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,22 +37,38 @@ test-modern: $(MODERN)/ready ## run the fast tests with today's numpy and withou
 	$(MODERN)/bin/python -c "import numpy; assert int(numpy.__version__.split('.')[0]) >= 2, numpy.__version__"
 	$(ONE_THREAD) $(MODERN)/bin/pytest $(PYTEST_ARGS) -m "not slow and not lava"
 
+test-interop: $(VENV)/ready $(SINABS)/ready ## run our portable NIR files in snnTorch, Norse, SpikingJelly and sinabs
+	$(ONE_THREAD) $(VENV)/bin/pytest tests/interop
+
+sinabs: $(SINABS)/ready ## make .venv-sinabs, which reads our NIR files in tests/interop
+
+docs: $(VENV)/ready ## build the documentation into docs/_build; a link inside it that leads nowhere is an error
+	$(VENV)/bin/sphinx-build -q -W --keep-going -b html docs docs/_build
+
 lint: $(VENV)/ready ## check style, types and the direction of imports
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-bench: $(VENV)/ready ## run every program in benchmarks/
-	@set -e; for program in benchmarks/[a-z]*.py; do echo "== $$program"; $(VENV)/bin/python "$$program"; done
+fuzz: $(VENV)/ready ## fuzz every reader for FUZZ_SECONDS, guided by coverage; a find ends it
+	$(VENV)/bin/python $(PIP_INSTALL) atheris -c constraints.txt
+	@set -e; for target in integers text foreign certificate hardware yaml_text clips state_dict onnx_metadata words; do \
+		echo "== $$target"; $(ONE_THREAD) $(VENV)/bin/python tests/hostile/fuzz.py $$target -seed=1 -max_total_time=$(FUZZ_SECONDS); done
+
+bench: $(VENV)/ready ## measure on a quiet machine, and write benchmarks/RESULTS.md
+	$(VENV)/bin/python benchmarks/_all.py
+
+tables: $(VENV)/ready ## run the nets again whose figures the pages in docs/ show, and write those
+	@set -e; for name in $(TABLES); do echo "== $$name"; $(VENV)/bin/python benchmarks/$$name.py; done
 
 clean: ## remove what was built, cached or written, but no environment
-	rm -rf build dist demo-out .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache .coverage .coverage.*
+	rm -rf build dist demo-out docs/_build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache .coverage .coverage.*
 	find $(wildcard src models converters deploy hardware_configs tests benchmarks) \
 		\( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} +
 
 clean-env: ## remove the environments
-	rm -rf $(VENV) $(MODERN)
+	rm -rf $(VENV) $(MODERN) $(SINABS)
 
 # An environment is ready once its last step is done. One that was interrupted on the way is not trusted but made anew.
 # torch comes first and by its exact version: asked for in any other way, pip may fetch gigabytes of GPU libraries.
@@ -71,3 +91,12 @@ $(MODERN)/ready: pyproject.toml constraints.txt
 	$(MODERN)/bin/python $(PIP_INSTALL) --no-build-isolation --upgrade -e '$(EXTRAS)' 'numpy>=2' -c $(MODERN)/constraints.txt
 	$(MODERN)/bin/python $(PIP_INSTALL) --no-deps $(NO_DEPS) -c $(MODERN)/constraints.txt
 	rm $(MODERN)/unfinished && touch $@
+
+# sinabs asks for nir <= 1.0.4, which cannot read the files of today's nir; with today's nir beside it it works.
+$(SINABS)/ready: constraints.txt
+	if [ -e $(SINABS)/unfinished ]; then rm -rf $(SINABS); fi
+	mkdir -p $(SINABS) && touch $(SINABS)/unfinished && rm -f $@
+	$(PYTHON) -m venv $(SINABS)
+	$(SINABS)/bin/python $(PIP_INSTALL) $$(grep '^torch==' constraints.txt) setuptools nir matplotlib pbr -c constraints.txt
+	$(SINABS)/bin/python $(PIP_INSTALL) --no-deps sinabs nirtorch -c constraints.txt
+	rm $(SINABS)/unfinished && touch $@

@@ -1,52 +1,54 @@
-"""Seconds per sample of every backend on the same net and samples, side by side, as medians and ratios.
+"""Every backend on the shipped net `plain` and the same samples, side by side.
 
-Run: ``make bench`` or ``python benchmarks/backends.py [--net plain] [--samples 16] [--rounds 5]``. Lava's start-up is
-in its time, as a user meets it.
+    python benchmarks/backends.py
+
+What a user waits for `spikefold.run`, counts and the start of Lava included.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 
-from rich.table import Table
+from _timing import table, write
 
 from spikefold.converters.capture import capture
-from spikefold.converters.lower import ATTENTIONS, lower
+from spikefold.converters.lower import lower
 from spikefold.deploy.lava.interpreter import explain_missing, lava_python
-from spikefold.deploy.run import run
-from spikefold.deploy.tables import console
+from spikefold.deploy.run import Backend, run
 from spikefold.models import saccade_mnist
 from spikefold.models.checkpoints import load
 
+NET, SAMPLES, ROUNDS, LAVA_ROUNDS = "plain", 16, 15, 1
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--net", default="plain", help="plain, asa or fsta")
-    parser.add_argument("--attention", default="static", choices=ATTENTIONS)
-    parser.add_argument("--samples", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
     training = saccade_mnist.load("train").clips(32)
-    clips = saccade_mnist.load("val").clips(options.samples)
-    net = lower(capture(load(options.net), training), training, options.attention)
-    backends = ["onnx", "torch", "reference"]
-    if lava_python() is None:
-        console(stderr=True).print(f"Lava is left out: {explain_missing()}")
-    else:
+    clips = saccade_mnist.load("val").clips(SAMPLES)
+    net = lower(capture(load(NET), training), training)
+    backends: list[Backend] = ["fast", "onnx", "torch", "reference"]
+    lava = lava_python() is not None
+    if lava:
         backends.append("lava")
+    run(net, clips)  # what is compiled on first use
     seconds: dict[str, list[float]] = {b: [] for b in backends}
-    for _ in range(options.rounds):
+    for number in range(ROUNDS):
         for backend in backends:
-            seconds[backend].append(run(net, clips, backend).seconds / options.samples)
+            if backend != "lava" or number < LAVA_ROUNDS:
+                seconds[backend].append(run(net, clips, backend).seconds / SAMPLES)
     medians = {b: statistics.median(s) for b, s in seconds.items()}
-    what = f"{options.net} {options.attention}, {options.samples} samples, median of {options.rounds} rounds"
-    table = Table(title=what)
-    for name in ("backend", "ms a sample", "samples a second", "times ONNX Runtime's"):
-        table.add_column(name, justify="right")
-    for backend, median in medians.items():
-        table.add_row(backend, f"{median * 1e3:.2f}", f"{1 / median:.0f}", f"{median / medians['onnx']:.1f}")
-    console().print(table)
+    rows = [
+        [backend, f"{s * 1e3:.2f}", f"{1 / s:,.1f}", f"{s / medians['fast']:,.1f}"] for backend, s in medians.items()
+    ]
+    write(
+        "backends",
+        "Every backend, as a user meets it",
+        [
+            f"Shipped `{NET}`, {SAMPLES} samples a run, median of {ROUNDS} runs (Lava: {LAVA_ROUNDS}).",
+            *([] if lava else [f"Lava is left out: {explain_missing()}"]),
+            "",
+            *table(["", "milliseconds a sample", "samples a second", "times fast's"], rows),
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """The one reference of spikefold's integer arithmetic, in plain numpy int64.
 
 Every faster or foreign form (torch, ONNX, Lava) is checked against these functions. The neuron is Loihi's (Davies et
-al., IEEE Micro 38(1), 2018) as the bit-accurate models of Lava compute it, for a neuron without current memory (du =
-4095):
+al., IEEE Micro 38(1), 2018) as the bit-accurate models of Lava compute it:
 
-    u[t] = wrap24(a[t] << 6)
+    u[t] = wrap24(tz(u[t-1] * (4096 - (du + 1))) + (a[t] << 6))
     v[t] = clip24(tz(v[t-1] * (4096 - dv)) + u[t] + bias),   tz(p) = sign(p) * (|p| >> 12)
     s[t] = v[t] > (v_threshold << 6),                        v[t] = v_reset << 6 where s[t]
 
-or, with a soft reset, ``v[t] - (v_threshold << 6)`` where s[t]. A gated neuron takes ``tz(((a << 6) + bias) * gate >>
+With du = 4095 there is no current memory, ``u[t] = wrap24(a[t] << 6)``. With a soft reset, a spike leaves
+``v[t] - (v_threshold << 6)``. A gated neuron, which has no current memory, takes ``tz(((a << 6) + bias) * gate >>
 gate_shift)`` as its whole current instead. Sums of graded messages need more room: they are shifted left by fewer than
 six bits, which is what a negative weight exponent does on Loihi. A relay has no memory and does not fire: it sends its
 current on as a number, ``clip(tz(v[t] >> shift), low, high)`` with ``v[t] = clip24(u[t] + bias)``.
@@ -29,6 +29,10 @@ WRAP = 2**24
 MAX_THRESHOLD = 2**17 - 1
 MAX_BIAS_MANTISSA = 2**12 - 1
 MAX_BIAS_EXPONENT = 7
+MAX_WEIGHT_EXPONENT = 16
+"""Weights stay below 2**24 with it."""
+NO_CURRENT_MEMORY = 4095
+"""The ``du`` that forgets the current at once."""
 MAX_SQUARE_BITS = 52
 """Square roots are exact below ``2**52``; see `square_root`."""
 
@@ -49,9 +53,14 @@ def clip24(value: Int) -> Int:
     return np.clip(value, -STATE_LIMIT, STATE_LIMIT)
 
 
-def decay(state: Int, rate: int) -> Int:
-    """Multiply by ``(4096 - rate) / 4096``, rounding toward zero. ``rate`` is 0 (keep) to 4095."""
+def decay(state: Int, rate: int | Int) -> Int:
+    """Multiply by ``(4096 - rate) / 4096``, rounding toward zero. ``rate`` is 0 (keep) to 4096 (forget)."""
     return shift_toward_zero(state * (2**DECAY_BITS - rate), DECAY_BITS)
+
+
+def synaptic_current(u: Int, weighted: Int, du: int | Int) -> Int:
+    """One time step of the synaptic current ``u``, where ``weighted`` is the weighted sum, shifted left."""
+    return wrap24(decay(u, du + 1) + weighted)
 
 
 def gated_current(current: Int, gate: Int, gate_shift: int) -> Int:
@@ -65,7 +74,7 @@ def relay_message(v: Int, shift: int, low: int, high: int) -> Int:
 
 
 def neuron_step(
-    v: Int, current: Int, dv: int, v_threshold: Int | None, v_reset: Int | None = None, soft_reset: bool = False
+    v: Int, current: Int, dv: int | Int, v_threshold: Int | None, v_reset: Int | None = None, soft_reset: bool = False
 ) -> tuple[Int, Int]:
     """One time step of a population.
 
@@ -75,14 +84,14 @@ def neuron_step(
         Membrane values after the last step.
     current : int64 array of the same shape
         What is added in this step, bias included, in units of ``2**-6`` weight.
-    dv : int
-        Decay rate of the membrane, 0 to 4095.
+    dv : int or int64 array
+        Decay rate of the membrane, 0 to 4095, broadcastable to ``v``.
     v_threshold : int64 array or None
         Threshold mantissa, broadcastable to ``v``; None for a readout, which never fires.
     v_reset : int64 array, optional
         Mantissa of what a spike leaves of the membrane, broadcastable to ``v``; 0 where it is not given.
     soft_reset : bool
-        A spike takes the threshold off the membrane instead.
+        A spike takes ``v_threshold - v_reset`` off the membrane instead.
 
     Returns
     -------
@@ -98,9 +107,10 @@ def neuron_step(
 
 def after_reset(v: Int, spikes: Int, v_threshold: Int, v_reset: Int | None = None, soft_reset: bool = False) -> Int:
     """Membranes that ``spikes`` (0 or 1) leave of ``v``; see `neuron_step`."""
+    reset = 0 if v_reset is None else v_reset << STATE_FRACTION_BITS
     if soft_reset:
-        return v - spikes * (v_threshold << STATE_FRACTION_BITS)
-    return np.where(spikes == 1, 0 if v_reset is None else v_reset << STATE_FRACTION_BITS, v)
+        return v - spikes * ((v_threshold << STATE_FRACTION_BITS) - reset)
+    return np.where(spikes == 1, reset, v)
 
 
 def rescale(value: Int, multiplier: int, shift: int, limit: int) -> Int:

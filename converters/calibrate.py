@@ -15,6 +15,7 @@ from spikefold.converters.float_graph import FloatNet, FloatPopulation, read_flo
 from spikefold.converters.gate_float import run_float
 from spikefold.converters.gate_program import GateProgram
 from spikefold.errors import InputError
+from spikefold.work import work
 
 BATCH = 50
 
@@ -77,9 +78,17 @@ class _GateRecord:
 
 
 def batches(clips: NDArray[np.generic], size: int = BATCH) -> Iterator[NDArray[np.generic]]:
-    """Cut clips ``[T, N, ...]`` along the samples."""
-    for start in range(0, clips.shape[1], size):
-        yield clips[:, start : start + size]
+    """Cut clips ``[T, N, ...]`` along the samples; who listens to `spikefold.work` hears how far that is."""
+    with work(clips.shape[1]) as advance:
+        for start in range(0, clips.shape[1], size):
+            part = clips[:, start : start + size]
+            yield part
+            advance(part.shape[1])
+
+
+def events_per_clip(clips: NDArray[np.generic]) -> NDArray[np.int64]:
+    """How many values other than 0 each of the clips ``[T, N, ...]`` holds, ``[N]``."""
+    return np.asarray(np.count_nonzero(clips, axis=(0, *range(2, clips.ndim))), dtype=np.int64)
 
 
 def calibrate(graph: nir.NIRGraph, clips: NDArray[np.generic]) -> Calibration:

@@ -32,7 +32,9 @@ def make_causal(graph: nir.NIRGraph) -> nir.NIRGraph:
         if population.relays:
             nodes[population.name] = relay_node(population.shape, metadata)
             continue
-        nodes[population.name] = neuron_node(population.v_threshold, population.decay, metadata, population.v_reset)
+        nodes[population.name] = neuron_node(
+            population.v_threshold, population.decay, metadata, population.v_reset, population.current_decay
+        )
     causal = nir.NIRGraph(nodes, list(graph.edges))
     causal.metadata = dict(graph.metadata)
     return causal

@@ -1,8 +1,10 @@
 """The integer net: input port, populations of neurons, and the synapses between them.
 
-Populations are listed in execution order; within one time step each sees this step's spikes of those before it. All
-integers mean what `spikefold.converters.arithmetic` says. A synapse's weight is an even mantissa in -256..254 (signed
-eight bits of Loihi, the lowest bit dropped) times ``2**exponent``; all synapses into one population share its unit.
+Populations are listed in execution order; within one time step each sees this step's spikes of those before it. Over a
+synapse with a delay it sees those of an earlier step, which may be its own, or those of a population after it: a loop.
+All integers mean what `spikefold.converters.arithmetic` says. A synapse's weight is an even mantissa in -256..254
+(signed eight bits of Loihi, the lowest bit dropped) times ``2**exponent``; all synapses into one population share its
+unit.
 
 What a population sends is a spike (0 or 1), nothing (a readout), or, where it is a `Relay`, a whole number: a graded
 message, as Loihi 2 and its successors carry them.
@@ -20,12 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikefold.converters import arithmetic
-from spikefold.converters.gate_program import INTEGER_OPS, GateProgram
-from spikefold.errors import FileFormatError, LoweringError
+from spikefold.converters.execution_order import execution_blocks
+from spikefold.converters.gate_program import GateProgram
+from spikefold.converters.graph_checks import check_in_loop, check_neurons, check_synapse
+from spikefold.converters.show import Shown
+from spikefold.errors import LoweringError
 
 FORMAT = 1
-MAX_EXPONENT = 16
-"""Weights stay below 2**24 with it. What a chip's own exponent field holds is for the chip's checks."""
+MAX_EXPONENT = arithmetic.MAX_WEIGHT_EXPONENT
+"""What a chip's own exponent field holds is for the chip's checks."""
+Whole = int | NDArray[np.int64]
+"""One number for all neurons of a population, or an array broadcastable to its shape."""
 AttentionMode = Literal["none", "static", "scheduled", "causal", "dynamic"]
 
 
@@ -38,11 +45,12 @@ class InputPort:
     name: str = "input"
 
 
-@dataclass(frozen=True)
-class Synapse:
+@dataclass(frozen=True, repr=False)
+class Synapse(Shown):
     """A convolution (cross-correlation, weight ``[O, I/groups, kh, kw]``) or a dense map (weight ``[O, I]``).
 
     A dense map reads its source flattened in C order. ``torch_macs`` is the work of the torch layers it was made of.
+    A message of step t arrives at ``t + delay`` (whole steps, broadcastable to the source's shape) or, too late, never.
     """
 
     name: str
@@ -56,6 +64,17 @@ class Synapse:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     torch_macs: int = 0
+    delay: Whole = 0
+
+    @property
+    def shortest_delay(self) -> int:
+        """Steps until the first message can arrive."""
+        return int(np.min(self.delay))
+
+    @property
+    def longest_delay(self) -> int:
+        """Steps until the last message of one step has arrived."""
+        return int(np.max(self.delay))
 
     @cached_property
     def effective_weight(self) -> NDArray[np.int64]:
@@ -80,8 +99,8 @@ class Relay:
     high: int
 
 
-@dataclass(frozen=True)
-class Neurons:
+@dataclass(frozen=True, repr=False)
+class Neurons(Shown):
     """One population. ``bias`` is ``bias_mantissa << bias_exponent``, broadcastable to ``shape``, in 2**-6 weights.
 
     A bias that changes with the step has two axes more, ``[T, 1, *shape or 1]``, as currents have.
@@ -90,13 +109,14 @@ class Neurons:
     ``static_threshold`` is what a reader that knows no gates should use instead of ``v_threshold`` (the threshold over
     the calibrated mean gate), ``static_gate`` what it should multiply by at a relay, in 2**-12: nothing here runs with
     them. Weighted sums are shifted left by ``current_shift``. After a spike the membrane is ``v_reset`` (a mantissa, as
-    ``v_threshold``) or, with ``soft_reset``, less by the threshold. A ``relay`` neither remembers nor fires: its
-    membrane is its current (gated and clipped), which it sends on.
+    ``v_threshold``) or, with ``soft_reset``, less by ``v_threshold - v_reset``. A ``relay`` neither remembers nor
+    fires: its membrane is its current (gated and clipped), which it sends on. ``dv`` and ``du`` are how fast membrane
+    and synaptic current are forgotten, 0 to 4095, one number or one per neuron; ``du`` 4095 keeps no current.
     """
 
     name: str
     shape: tuple[int, ...]
-    dv: int
+    dv: Whole
     v_threshold: NDArray[np.int64]
     bias_mantissa: NDArray[np.int64]
     bias_exponent: int
@@ -110,6 +130,18 @@ class Neurons:
     soft_reset: bool = False
     relay: Relay | None = None
     static_gate: NDArray[np.int64] | None = None
+    du: Whole = arithmetic.NO_CURRENT_MEMORY
+
+    @property
+    def remembers_current(self) -> bool:
+        """Whether the synaptic current of one step is still felt in the next."""
+        return bool(np.any(np.less(self.du, arithmetic.NO_CURRENT_MEMORY)))
+
+    @property
+    def gate_table(self) -> NDArray[np.int64] | None:
+        """The gate ``[T, 1, ...]`` where it is a table over time."""
+        steps = () if self.gate is None else self.gate.steps
+        return np.asarray(steps[0].constant) if [s.op for s in steps] == ["table"] else None
 
     @property
     def is_readout(self) -> bool:
@@ -142,8 +174,8 @@ class Neurons:
         return self.bias_mantissa << self.bias_exponent
 
 
-@dataclass(frozen=True)
-class FixedPointGraph:
+@dataclass(frozen=True, repr=False)
+class FixedPointGraph(Shown):
     """See the module's text. ``time_steps`` is None where T is free (no gate and no bias schedule in the net)."""
 
     input: InputPort
@@ -156,6 +188,7 @@ class FixedPointGraph:
 
     def __post_init__(self) -> None:
         """Check that the parts fit together and the integers are in range."""
+        every = {n.name: n.shape for n in self.neurons}
         shapes = {self.input.name: self.input.shape}
         for population in self.neurons:
             incoming = self.incoming(population.name)
@@ -164,10 +197,13 @@ class FixedPointGraph:
             if not incoming:
                 raise LoweringError(f"neurons {population.name!r}: no synapse leads to it")
             for synapse in incoming:
-                if synapse.source not in shapes:
-                    raise LoweringError(f"synapse {synapse.name!r}: source {synapse.source!r} is not before its target")
-                _check_synapse(synapse, shapes[synapse.source], population.shape)
-            _check_neurons(population, self.time_steps)
+                if synapse.source not in shapes and (synapse.source not in every or synapse.shortest_delay < 1):
+                    raise LoweringError(
+                        f"synapse {synapse.name!r}: source {synapse.source!r} is not before its target; only where "
+                        "every delay is 1 step or more may it be the target itself or come after it"
+                    )
+                check_synapse(synapse, (every | shapes)[synapse.source], population.shape)
+            check_neurons(population, self.time_steps)
             shapes[population.name] = population.shape
         if self.neurons and self.output.relay is not None:
             raise LoweringError(
@@ -176,6 +212,20 @@ class FixedPointGraph:
         for synapse in self.synapses:
             if synapse.target not in shapes:
                 raise LoweringError(f"synapse {synapse.name!r}: target {synapse.target!r} is not in the net")
+        for block in self.blocks:
+            for population in block if self.is_loop(block) else ():
+                check_in_loop(population)
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[Neurons, ...], ...]:
+        """Populations in execution order; those of one block wait for each other's messages of earlier steps."""
+        named = {n.name: n for n in self.neurons}
+        links = {name: [(s.source, s.shortest_delay > 0) for s in self.incoming(name)] for name in named}
+        return tuple(tuple(named[name] for name in block) for block in execution_blocks(links))
+
+    def is_loop(self, block: tuple[Neurons, ...]) -> bool:
+        """Whether one of `blocks` must run step by step: it has several populations, or one that feeds itself."""
+        return len(block) > 1 or any(s.source == s.target for s in self.incoming(block[0].name))
 
     def incoming(self, name: str) -> tuple[Synapse, ...]:
         """Synapses that lead to the population ``name``."""
@@ -211,10 +261,13 @@ class FixedPointGraph:
             arrays.append(np.asarray(array, dtype=np.int64))
             return len(arrays) - 1
 
+        def whole(value: Whole) -> Any:
+            return {"array": put(value)} if isinstance(value, np.ndarray) else int(value)
+
         neurons = []
         for n in self.neurons:
             entry: dict[str, Any] = {
-                "name": n.name, "shape": n.shape, "dv": n.dv, "v_threshold": put(n.v_threshold),
+                "name": n.name, "shape": n.shape, "dv": whole(n.dv), "v_threshold": put(n.v_threshold),
                 "bias_mantissa": put(n.bias_mantissa), "bias_exponent": n.bias_exponent, "unit": n.unit.hex(),
                 "fires": n.fires, "gate_shift": n.gate_shift,
             }  # fmt: skip
@@ -232,6 +285,8 @@ class FixedPointGraph:
                 entry["v_reset"] = put(n.v_reset)
             if n.soft_reset:
                 entry["soft_reset"] = True
+            if n.remembers_current:
+                entry["du"] = whole(n.du)
             if n.relay is not None:
                 entry["relay"] = {"shift": n.relay.shift, "low": n.relay.low, "high": n.relay.high}
             neurons.append(entry)
@@ -240,6 +295,7 @@ class FixedPointGraph:
                 "name": s.name, "source": s.source, "target": s.target, "kind": s.kind, "weight": put(s.weight),
                 "exponent": s.exponent, "stride": s.stride, "padding": s.padding, "dilation": s.dilation,
                 "groups": s.groups, "torch_macs": s.torch_macs,
+                **({"delay": whole(s.delay)} if s.longest_delay else {}),
             }
             for s in self.synapses
         ]  # fmt: skip
@@ -252,119 +308,7 @@ class FixedPointGraph:
 
     @staticmethod
     def from_plain(text: str, arrays: list[NDArray[Any]]) -> FixedPointGraph:
-        """Rebuild a graph; FileFormatError on a newer format or a missing field."""
-        try:
-            plain = json.loads(text)
-            version = plain["spikefold_format"]
-            if version != FORMAT:
-                raise FileFormatError(f"spikefold_format is {version}, this version reads {FORMAT}: update spikefold")
-            return _from_plain(plain, arrays)
-        except (KeyError, TypeError, IndexError, ValueError) as error:
-            raise FileFormatError(f"fixed-point metadata is damaged: {type(error).__name__} {error}") from error
+        """Rebuild a graph; FileFormatError on a newer format, or names the field that is missing or wrong."""
+        from spikefold.converters.plain_graph import read_plain  # which makes the classes of this module
 
-
-def _from_plain(plain: dict[str, Any], arrays: list[NDArray[Any]]) -> FixedPointGraph:
-    neurons = []
-    for entry in plain["neurons"]:
-        gate = None
-        if "gate" in entry:
-            gate = GateProgram.from_plain(entry["gate"], [arrays[i] for i in entry["gate_constants"]], INTEGER_OPS)
-        neurons.append(
-            Neurons(
-                entry["name"], tuple(entry["shape"]), entry["dv"], arrays[entry["v_threshold"]],
-                arrays[entry["bias_mantissa"]], entry["bias_exponent"], float.fromhex(entry["unit"]), entry["fires"],
-                gate, entry["gate_shift"],
-                arrays[entry["static_threshold"]] if "static_threshold" in entry else None,
-                entry.get("current_shift", arithmetic.STATE_FRACTION_BITS),
-                arrays[entry["v_reset"]] if "v_reset" in entry else None,
-                entry.get("soft_reset", False),
-                Relay(**entry["relay"]) if "relay" in entry else None,
-                arrays[entry["static_gate"]] if "static_gate" in entry else None,
-            )
-        )  # fmt: skip
-    synapses = [
-        Synapse(
-            e["name"], e["source"], e["target"], e["kind"], arrays[e["weight"]], e["exponent"], tuple(e["stride"]),
-            tuple(e["padding"]), tuple(e["dilation"]), e["groups"], e["torch_macs"],
-        )
-        for e in plain["synapses"]
-    ]  # fmt: skip
-    port = InputPort(tuple(plain["input"]["shape"]), plain["input"]["max_value"], plain["input"]["name"])
-    return FixedPointGraph(
-        port, tuple(neurons), tuple(synapses), plain["attention"], plain["time_steps"], plain["name"],
-        plain["provenance"],
-    )  # fmt: skip
-
-
-def _check_synapse(synapse: Synapse, source: tuple[int, ...], target: tuple[int, ...]) -> None:
-    where = f"synapse {synapse.name!r}"
-    weight = synapse.weight
-    if weight.size and (int(weight.min()) < -256 or int(weight.max()) > 254 or bool((weight & 1).any())):
-        raise LoweringError(f"{where}: weight {weight.min()}..{weight.max()}: mantissas are even and within -256..254")
-    if not 0 <= synapse.exponent <= MAX_EXPONENT:
-        raise LoweringError(f"{where}: exponent is {synapse.exponent}, it must be 0..{MAX_EXPONENT}")
-    if synapse.kind == "dense":
-        expected = (int(np.prod(target)), int(np.prod(source)))
-        if weight.shape != expected:
-            raise LoweringError(f"{where}: weight has shape {weight.shape}, its ends ask for {expected}")
-        return
-    (channels, height, width), k = source, weight.shape
-    size = [
-        (n + 2 * p - d * (m - 1) - 1) // s + 1
-        for n, m, p, s, d in zip((height, width), k[2:], synapse.padding, synapse.stride, synapse.dilation, strict=True)
-    ]
-    if (k[0], *size) != tuple(target) or k[1] * synapse.groups != channels:
-        raise LoweringError(f"{where}: kernel {k} on {source} gives {(k[0], *size)}, its target has shape {target}")
-
-
-def _check_neurons(n: Neurons, time_steps: int | None) -> None:
-    where = f"neurons {n.name!r}"
-    if not 0 <= n.dv < 2**arithmetic.DECAY_BITS:
-        raise LoweringError(f"{where}: dv is {n.dv}, it must be 0..4095")
-    if n.fires and (n.v_threshold.min() < 0 or n.v_threshold.max() > arithmetic.MAX_THRESHOLD):
-        raise LoweringError(
-            f"{where}: v_threshold {n.v_threshold.min()}..{n.v_threshold.max()} leaves 0..{arithmetic.MAX_THRESHOLD}"
-        )
-    if np.abs(n.bias_mantissa).max(initial=0) > arithmetic.MAX_BIAS_MANTISSA:
-        raise LoweringError(f"{where}: bias mantissa {np.abs(n.bias_mantissa).max()} is above 4095")
-    if not 0 <= n.bias_exponent <= arithmetic.MAX_BIAS_EXPONENT:
-        raise LoweringError(f"{where}: bias exponent is {n.bias_exponent}, it must be 0..7")
-    if not 0 <= n.current_shift <= arithmetic.STATE_FRACTION_BITS:
-        raise LoweringError(f"{where}: current_shift is {n.current_shift}, it must be 0..6")
-    bias = n.bias_mantissa
-    if n.has_bias_schedule:
-        if bias.shape[:2] != (time_steps, 1):
-            raise LoweringError(
-                f"{where}: bias_mantissa of shape {bias.shape} changes with the step; its first axes must be those of "
-                f"the net, ({time_steps}, 1)"
-            )
-        bias = bias[0, 0]
-    for field_name, array in (("v_threshold", n.v_threshold), ("bias_mantissa", bias), ("v_reset", n.v_reset)):
-        try:
-            np.broadcast_to(0 if array is None else array, n.shape)
-        except ValueError:
-            raise LoweringError(
-                f"{where}: {field_name} of shape {getattr(n, field_name).shape} does not fit neurons {n.shape}"
-            ) from None
-    if n.v_reset is not None:
-        lowest, highest = int(n.v_reset.min()), int((n.v_reset - n.v_threshold).max())
-        if lowest < -arithmetic.MAX_THRESHOLD or highest > 0 or n.soft_reset or not n.fires:
-            raise LoweringError(
-                f"{where}: v_reset {lowest}..{n.v_reset.max()} must lie within -{arithmetic.MAX_THRESHOLD} and "
-                "v_threshold, and belongs to neurons that fire and have no soft reset"
-            )
-    if n.relay is not None:
-        _check_relay(where, n)
-
-
-def _check_relay(where: str, n: Neurons) -> None:
-    relay = n.relay
-    if relay is None:
-        return
-    if n.fires or n.soft_reset or n.dv:
-        raise LoweringError(f"{where}: a relay neither fires nor remembers: fires, soft_reset and dv must be off and 0")
-    limit = arithmetic.STATE_LIMIT
-    if not 0 <= relay.shift < 24 or not -limit <= relay.low <= 0 < relay.high <= limit:
-        raise LoweringError(
-            f"{where}: relay {relay} is none: its shift must be 0..23, low at most 0, high above it, within {limit}"
-        )
+        return read_plain(text, arrays)

@@ -1,4 +1,4 @@
-"""Read a NIR graph as populations in execution order, and run it in torch.
+"""Read a NIR graph as populations in execution order.
 
 `FloatNet` is a view, not a third kind of graph: it holds the arrays of the NIR nodes, sorted and named, so that
 calibrating, lowering and running need not walk edges.
@@ -8,165 +8,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import nir
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
-from spikefold.converters.capture.build import DT, FORMAT, is_relay, relay_metadata, schedule_to_metadata
-from spikefold.converters.gate_float import run_float
+from spikefold.converters.capture.build import DT, FORMAT, Decay, is_relay
+from spikefold.converters.execution_order import NoOrderError, execution_blocks
+from spikefold.converters.float_net import Array, FloatNet, FloatPopulation, FloatSynapse, is_loop
 from spikefold.converters.gate_program import FLOAT_OPS, GateProgram
-from spikefold.errors import FileFormatError, InputError
+from spikefold.errors import FileFormatError
 
-Array = NDArray[np.float32]
+__all__ = ["Array", "FloatNet", "FloatPopulation", "FloatSynapse", "read_float_graph"]
 
-
-@dataclass(frozen=True)
-class FloatSynapse:
-    """A ``Conv2d`` (``conv`` holds stride, padding, dilation, groups) or an ``Affine`` node with its source."""
-
-    name: str
-    source: str
-    weight: Array
-    bias: Array
-    conv: Mapping[str, Any] | None
-    torch_macs: int
-
-    def current(self, spikes: Tensor) -> Tensor:
-        """Current ``[T, B, ...]`` for source spikes ``[T, B, *source]``, bias included."""
-        weight, bias = (torch.as_tensor(a, dtype=spikes.dtype) for a in (self.weight, self.bias))
-        steps, batch = spikes.shape[:2]
-        if self.conv is None:
-            return functional.linear(spikes.flatten(2), weight, bias)
-        out = functional.conv2d(spikes.flatten(0, 1), weight, bias, **self.conv)
-        return out.reshape(steps, batch, *out.shape[1:])
-
-
-@dataclass(frozen=True)
-class FloatPopulation:
-    """Neurons (or, where ``fires`` is False, the readout that sums over time) and what leads to them.
-
-    ``logic`` marks neurons that stand for a max pooling or a product of spikes: weights and biases are 1, 0 or -1, and
-    nothing in them is rounded. ``bias_schedule`` ``[T, 1, *shape or 1]`` is added to the current, besides the biases of
-    the synapses. After a spike the membrane is ``v_reset`` (of ``shape``; None: 0) or, with ``soft_reset``, less by the
-    threshold. What ``relays`` sends its gated current on as a number (its "spikes"), negative ones as 0 where it
-    ``rectifies``; where it ``selects``, its gate is a maximum of the module, no attention, and stays in every mode.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    decay: float
-    v_threshold: Array
-    strict: bool
-    fires: bool
-    synapses: tuple[FloatSynapse, ...]
-    gate: GateProgram | None
-    logic: bool = False
-    bias_schedule: Array | None = None
-    v_reset: Array | None = None
-    soft_reset: bool = False
-    relays: bool = False
-    rectifies: bool = False
-    selects: bool = False
-
-    @property
-    def is_readout(self) -> bool:
-        """Whether the sum of its currents over time is the answer."""
-        return not self.fires and not self.relays
-
-    @property
-    def has_attention(self) -> bool:
-        """Whether it has a gate that lowering may replace."""
-        return self.gate is not None and not self.selects
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """What NIR has no field for, gates left out, as metadata of the neurons' node."""
-        if self.relays:
-            return relay_metadata(self.rectifies, self.selects) | schedule_to_metadata(self.bias_schedule)
-        soft = {"soft_reset": True} if self.soft_reset else {}
-        return {"strict": self.strict, "decay": self.decay, **soft, **schedule_to_metadata(self.bias_schedule)}
-
-    def current(self, spikes: Mapping[str, Tensor]) -> Tensor:
-        """Total current ``[T, B, *shape]`` before the gate."""
-        total = torch.stack([s.current(spikes[s.source]) for s in self.synapses]).sum(0)
-        total = total.reshape(*total.shape[:2], *self.shape)
-        return total if self.bias_schedule is None else total + torch.as_tensor(self.bias_schedule, dtype=total.dtype)
-
-    def fire(self, current: Tensor, teacher: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Spikes and membranes before the reset, ``[T, B, *shape]``, for the gated current.
-
-        Where ``teacher`` is given, spikes 0/1 of that shape, the resets follow it instead of the spikes found here, so
-        that every step can be compared with another implementation without errors adding up.
-        """
-        threshold = torch.as_tensor(self.v_threshold, dtype=current.dtype)
-        reset = 0.0 if self.v_reset is None else torch.as_tensor(self.v_reset, dtype=current.dtype)
-        v = torch.zeros_like(current[0])
-        spikes, membranes = [], []
-        for t, step in enumerate(current):
-            v = self.decay * v + step
-            membranes.append(v)
-            s = ((v > threshold) if self.strict else (v >= threshold)).to(v.dtype)
-            spikes.append(s)
-            sent = s if teacher is None else teacher[t]
-            v = v - threshold * sent if self.soft_reset else v * (1 - sent) + reset * sent
-        return torch.stack(spikes), torch.stack(membranes)
-
-
-@dataclass(frozen=True)
-class FloatNet:
-    """Populations in execution order; the last one is the answer."""
-
-    input_shape: tuple[int, ...]
-    populations: tuple[FloatPopulation, ...]
-    time_steps: int | None
-
-    @property
-    def schedule_steps(self) -> int:
-        """T of the bias schedules; 0 where no bias changes with the step."""
-        return max((len(p.bias_schedule) for p in self.populations if p.bias_schedule is not None), default=0)
-
-    def run(
-        self, clips: Tensor, watch: Callable[[FloatPopulation, Tensor, Tensor], None] | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Run clips ``[T, B, *input_shape]``.
-
-        Parameters
-        ----------
-        clips : Tensor
-            Floating point; its dtype is the dtype of the run.
-        watch : callable, optional
-            Called as ``watch(population, current_before_gate, spikes)``.
-
-        Returns
-        -------
-        logits, spikes : Tensor ``[B, classes]`` and a dict of ``[T, B, *shape]`` per firing population
-        """
-        if tuple(clips.shape[2:]) != self.input_shape or 0 in clips.shape:
-            raise InputError(f"input has shape {tuple(clips.shape)}; this net takes [T, B, {self.input_shape}]")
-        if self.time_steps is not None and clips.shape[0] != self.time_steps:
-            raise InputError(
-                f"input has T = {clips.shape[0]}; the gates or biases of this net were trained for {self.time_steps}"
-            )
-        spikes: dict[str, Tensor] = {"input": clips}
-        for population in self.populations:
-            current = population.current(spikes)
-            gated = current if population.gate is None else current * run_float(population.gate, current)
-            if population.fires:
-                spikes[population.name] = population.fire(gated)[0]
-            else:
-                spikes[population.name] = gated.clamp(min=0) if population.rectifies else gated
-            if watch is not None:
-                watch(population, current, spikes[population.name])
-        del spikes["input"]
-        logits = spikes[self.populations[-1].name].mean(0).flatten(1)
-        return logits, spikes
+FIRING = (nir.LIF, nir.IF, nir.CubaLIF)
+INTEGRATING = (nir.I, nir.LI, nir.CubaLI)
 
 
 def read_float_graph(graph: nir.NIRGraph) -> FloatNet:
@@ -180,25 +38,44 @@ def read_float_graph(graph: nir.NIRGraph) -> FloatNet:
     sources: dict[str, list[str]] = {name: [] for name in nodes}
     for source, target in graph.edges:
         sources[target].append(source)
-    names = [n for n in nodes if isinstance(nodes[n], (nir.LIF, nir.IF, nir.I)) or is_relay(nodes[n])]
+    names = [n for n in nodes if isinstance(nodes[n], (*FIRING, *INTEGRATING)) or is_relay(nodes[n])]
     time_steps = int(graph.metadata.get("time_steps", 0)) or None
     populations = {name: _population(name, nodes, sources, time_steps) for name in names}
-    done, ordered, waiting = {"input"}, [], dict(populations)
-    while waiting:
-        ready = [n for n, p in waiting.items() if all(s.source in done for s in p.synapses)]
-        if not ready:
-            raise FileFormatError(f"nodes {sorted(waiting)} form a cycle; recurrent nets cannot be run yet")
-        for name in ready:
-            ordered.append(waiting.pop(name))
-            done.add(name)
     output = sources["output"][0]
-    needed = {output}
-    for population in reversed(ordered):
-        if population.name in needed:
-            needed |= {s.source for s in population.synapses}
-    ordered = [p for p in ordered if p.name in needed]
+    needed = _reached_back({n: [s.source for s in p.synapses] for n, p in populations.items()}, output)
+    populations = {name: p for name, p in populations.items() if name in needed}
+    _check_sources(populations)
+    try:
+        blocks = execution_blocks({n: p.links for n, p in populations.items()}, last=output)
+    except NoOrderError as error:
+        raise FileFormatError(f"nodes {error.names} form a cycle without a Delay of a step or more in it") from error
+    ordered = tuple(populations[n] for block in blocks for n in block)
+    if ordered[-1].name != output:
+        raise FileFormatError(f"neurons {output!r} are the answer, but {ordered[-1].name!r} need them within one step")
     shape = tuple(int(n) for n in nodes["input"].input_type["input"])
-    return FloatNet(shape, tuple(ordered), time_steps)
+    net = FloatNet(shape, ordered, time_steps)
+    for population in (p for block in net.blocks if is_loop(block) for p in block):
+        if population.gate is not None:
+            raise FileFormatError(f"neurons {population.name!r} have a gate over whole clips, but stand in a cycle")
+    return net
+
+
+def _reached_back(sources: Mapping[str, list[str]], start: str) -> set[str]:
+    found, left = {start}, [start]
+    while left:
+        new = set(sources.get(left.pop(), [])) - found
+        found |= new
+        left += new
+    return found
+
+
+def _check_sources(populations: Mapping[str, FloatPopulation]) -> None:
+    for name, population in populations.items():
+        for source in (s.source for s in population.synapses):
+            if source != "input" and source not in populations:
+                raise FileFormatError(f"neurons {name!r}: get what {source!r} sends, which are no neurons")
+            if source in populations and populations[source].is_readout:
+                raise FileFormatError(f"neurons {source!r} are integrators, whose membrane only an output may read")
 
 
 def _population(
@@ -214,18 +91,39 @@ def _population(
             rectifies=bool(metadata.get("rectifies", False)), selects=bool(metadata.get("selects", False)),
         )  # fmt: skip
     _check_dynamics(name, node)
-    if isinstance(node, nir.I):
-        shape = tuple(node.r.shape)
-        return FloatPopulation(name, shape, 1.0, np.zeros(shape, np.float32), True, False, synapses, None)
     metadata = node.metadata
-    decay = float(metadata.get("decay", 1.0 if isinstance(node, nir.IF) else 1 - DT / float(node.tau.flat[0])))
+    decay, current_decay = _decays(name, node)
+    if isinstance(node, INTEGRATING):
+        shape = tuple(node.r.shape)
+        return FloatPopulation(
+            name, shape, decay, np.zeros(shape, np.float32), True, False, synapses, None,
+            bias_schedule=_schedule_from_metadata(name, node, shape, time_steps), current_decay=current_decay,
+        )  # fmt: skip
     shape = tuple(node.v_threshold.shape)
     return FloatPopulation(
         name, shape, decay, node.v_threshold, bool(metadata.get("strict", True)), True, synapses,
         _gate(name, metadata), bool(metadata.get("logic", False)),
         _schedule_from_metadata(name, node, shape, time_steps),
         node.v_reset if np.any(node.v_reset) else None, bool(metadata.get("soft_reset", False)),
+        current_decay=current_decay,
     )  # fmt: skip
+
+
+def _decays(name: str, node: Any) -> tuple[Decay, Decay]:
+    """Decays of membrane and current: those of the metadata, which are exact, or else of the time constants."""
+    membrane = getattr(node, "tau_mem", getattr(node, "tau", None))
+    current = getattr(node, "tau_syn", None)
+    found: list[Decay] = []
+    for key, constant, without in (("decay", membrane, 1.0), ("current_decay", current, 0.0)):
+        held = np.asarray(
+            node.metadata[key] if key in node.metadata else without if constant is None else 1 - DT / constant,
+            dtype=np.float64,
+        )
+        if not np.all((held >= 0) & (held <= 1)):
+            raise FileFormatError(f"neurons {name!r}: {key} {held.min():.4g}..{held.max():.4g} must lie within 0..1")
+        same = bool(np.all(held == held.flat[0]))
+        found.append(float(held.flat[0]) if same else held)
+    return found[0], found[1]
 
 
 def _schedule_from_metadata(name: str, node: Any, shape: tuple[int, ...], time_steps: int | None) -> Array | None:
@@ -242,16 +140,16 @@ def _schedule_from_metadata(name: str, node: Any, shape: tuple[int, ...], time_s
 
 def _check_dynamics(name: str, node: Any) -> None:
     """Refuse neurons whose input would be scaled, that rest at another value than 0, or reset above their threshold."""
-    gain = node.r * DT / node.tau if isinstance(node, nir.LIF) else node.r * DT
+    gain = node.r * DT / getattr(node, "tau_mem", getattr(node, "tau", 1.0))
+    if isinstance(node, (nir.CubaLIF, nir.CubaLI)):
+        gain = gain * node.w_in * DT / node.tau_syn
     if not np.allclose(gain, 1.0, rtol=1e-3):
         raise FileFormatError(
             f"neurons {name!r}: input is scaled by {float(np.ravel(gain)[0]):.4g} a step of {DT} s; it must be 1"
         )
-    if isinstance(node, nir.LIF) and not np.allclose(node.tau, node.tau.flat[0]):
-        raise FileFormatError(f"neurons {name!r}: tau differs from neuron to neuron; it must be the same")
     if np.any(getattr(node, "v_leak", 0)):
         raise FileFormatError(f"neurons {name!r}: v_leak is not 0")
-    if isinstance(node, nir.I):
+    if isinstance(node, INTEGRATING):
         return
     reset = np.asarray(node.v_reset)
     if reset.shape != node.v_threshold.shape or not np.isfinite(reset).all() or np.any(reset > node.v_threshold):
@@ -259,8 +157,6 @@ def _check_dynamics(name: str, node: Any) -> None:
             f"neurons {name!r}: v_reset must be finite, one number a neuron, and at most v_threshold; it has shape "
             f"{reset.shape} and reaches {reset.max()}"
         )
-    if np.any(reset) and node.metadata.get("soft_reset", False):
-        raise FileFormatError(f"neurons {name!r}: v_reset is not 0; soft_reset in the metadata leaves no use for it")
 
 
 def _gate(name: str, metadata: Mapping[str, Any]) -> GateProgram | None:
@@ -272,6 +168,8 @@ def _gate(name: str, metadata: Mapping[str, Any]) -> GateProgram | None:
         count = sum(1 for s in plain["steps"] if "constant" in s)
         arrays = [np.asarray(metadata[f"gate_{i}"]) for i in range(count)]
         return GateProgram.from_plain(plain, arrays, frozenset(FLOAT_OPS))
+    except FileFormatError as error:
+        raise FileFormatError(f"neurons {name!r}: the gate is damaged: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"neurons {name!r}: the gate is damaged: {type(error).__name__} {error}") from error
 
@@ -281,16 +179,21 @@ def _synapse(name: str, nodes: Mapping[str, Any], sources: Mapping[str, list[str
     (source,) = sources[name]
     if isinstance(nodes[source], nir.Flatten):
         (source,) = sources[source]
+    delay: int | NDArray[np.int64] = 0
+    if isinstance(nodes[source], nir.Delay):
+        steps = np.round(np.asarray(nodes[source].delay, dtype=np.float64) / DT).astype(np.int64)
+        delay = int(steps.flat[0]) if bool((steps == steps.flat[0]).all()) else steps
+        (source,) = sources[source]
     macs = int(node.metadata.get("torch_macs", 0))
     if isinstance(node, nir.Affine):
-        return FloatSynapse(name, source, node.weight, node.bias, None, macs or math.prod(node.weight.shape))
+        return FloatSynapse(name, source, node.weight, node.bias, None, macs or math.prod(node.weight.shape), delay)
     if not isinstance(node, nir.Conv2d):
         raise FileFormatError(f"node {name!r} is a {type(node).__name__}; only Conv2d and Affine may lead to neurons")
     conv = {
         "stride": _pair(node.stride), "padding": _pair(node.padding), "dilation": _pair(node.dilation),
         "groups": int(node.groups),
     }  # fmt: skip
-    return FloatSynapse(name, source, node.weight, node.bias, conv, macs)
+    return FloatSynapse(name, source, node.weight, node.bias, conv, macs, delay)
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -60,9 +60,9 @@ def _topk_float(step: Step, args: list[torch.Tensor]) -> torch.Tensor:
 def _running_top_k(step: Step, args: list[torch.Tensor]) -> torch.Tensor:
     x, steps = args[0], len(args[0])
     ones = [1] * (x.ndim - 1)
-    past = torch.ones(steps, steps, dtype=torch.bool).tril().reshape(steps, steps, *ones)
+    past = torch.ones(steps, steps, dtype=torch.bool, device=x.device).tril().reshape(steps, steps, *ones)
     ahead = ((x[None] >= x[:, None]) & past).sum(1)
-    allowed = torch.from_numpy(arithmetic.running_k(step.attributes["k"], steps)).reshape(-1, *ones)
+    allowed = torch.as_tensor(arithmetic.running_k(step.attributes["k"], steps), device=x.device).reshape(-1, *ones)
     return (ahead <= allowed).to(x.dtype)
 
 

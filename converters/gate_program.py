@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikefold.converters import arithmetic
+from spikefold.converters.plain_fields import Fields
 from spikefold.errors import FileFormatError
 
 SHARED_OPS = frozenset(
@@ -74,19 +75,68 @@ class GateProgram:
     @staticmethod
     def from_plain(plain: Mapping[str, Any], arrays: list[NDArray[Any]], allowed: frozenset[str]) -> GateProgram:
         """Rebuild from `to_plain`'s halves; FileFormatError names a step that is unknown or refers to nothing."""
+        program = Fields(plain, "gate")
         steps = []
-        for number, entry in enumerate(plain["steps"]):
-            op, inputs = entry["op"], tuple(int(i) for i in entry["inputs"])
+        for number, each in enumerate(program.objects("steps")):
+            entry = Fields(each, f"gate step {number}")
+            op, inputs = entry.text("op"), entry.wholes("inputs", 0)
             if op not in allowed:
                 raise FileFormatError(f"gate step {number}: unknown operation {op!r}; the file is newer or damaged")
-            if not inputs or any(not 0 <= i <= number for i in inputs):
+            fits = len(inputs) >= 1 if op == "concat" else len(inputs) == _READS.get(op, 1)
+            if not fits or max(inputs) > number:
                 raise FileFormatError(f"gate step {number} ({op}): inputs {inputs} do not come before it")
-            constant = entry.get("constant")
-            if constant is not None and not 0 <= constant < len(arrays):
+            constant = entry.whole("constant", 0) if "constant" in entry else None
+            if op in _HOLD if constant is None else constant >= len(arrays):
                 raise FileFormatError(f"gate step {number} ({op}): constant {constant} is not in the file")
-            attributes = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["attributes"].items()}
+            held = Fields(entry.mapping("attributes"), f"gate step {number} ({op})")
+            for name in _ATTRIBUTES.get(op, ()):
+                _check_attribute(held, name, whole=allowed is INTEGER_OPS)
+            attributes = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.mapping("attributes").items()}
             steps.append(Step(op, inputs, attributes, None if constant is None else arrays[constant]))
-        return GateProgram(tuple(plain["input_shape"]), tuple(steps), int(plain["time_steps"]))
+        if not steps:
+            raise program.refuse("steps", "a gate has one or more")
+        shape = tuple(program.wholes("input_shape", -1))
+        return GateProgram(shape, tuple(steps), program.whole("time_steps", 1))
+
+
+_READS = {op: 2 for op in ("add", "subtract", "multiply", "divide", "shift_divide")}
+_HOLD = frozenset({"multiply_const", "add_const", "matmul", "conv2d", "table", "look_up"})
+_ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+    "reshape": ("shape",), "permute": ("axes",), "broadcast": ("shape",), "slice": ("axis", "start", "stop"),
+    "concat": ("axis",), "sum": ("axes", "keepdim"), "max": ("axes", "keepdim"), "clip": ("low", "high"),
+    "conv2d": ("stride", "padding", "dilation", "groups"), "topk_mask": ("k", "axis"), "running_topk_mask": ("k",),
+    "rescale": ("multiplier", "shift", "limit"), "look_up": ("offset",), "shift_divide": ("shift",),
+    "scale": ("factor",), "offset": ("value",), "function": ("name",),
+}  # fmt: skip
+"""What each operation cannot do without."""
+
+
+def _check_attribute(held: Fields, name: str, whole: bool) -> None:
+    value = held.held(name)
+    match name:
+        case "stride" | "dilation":
+            held.wholes(name, 1, 2)
+        case "padding":
+            held.wholes(name, 0, 2)
+        case "shape":
+            held.wholes(name, -1)
+        case "groups" | "k":
+            held.whole(name, 1)
+        case "name":
+            held.text(name)
+        case "keepdim":
+            held.flag(name)
+        case "axes" if isinstance(value, list):
+            held.wholes(name, -len(value) - 8)
+        case "start" | "stop" if value is None:
+            return
+        case "low" | "high" | "factor" | "value" | "multiplier" | "limit" if whole:
+            held.whole(name, -(2**63), 2**63 - 1)
+        case "low" | "high" | "factor" | "value" | "multiplier" | "limit":
+            if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+                raise held.refuse(name, "a number is needed")
+        case _:
+            held.whole(name)
 
 
 def conv2d_integer(x: arithmetic.Int, weight: arithmetic.Int, attributes: Mapping[str, Any]) -> arithmetic.Int:

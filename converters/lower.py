@@ -9,7 +9,7 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from spikefold.converters.calibrate import Calibration, calibrate
+from spikefold.converters.calibrate import Calibration, calibrate, events_per_clip
 from spikefold.converters.causal_gates import make_causal
 from spikefold.converters.fixed_point_graph import AttentionMode, FixedPointGraph
 from spikefold.converters.float_graph import read_float_graph
@@ -57,7 +57,10 @@ def lower(
     fixed = quantise(lowered, measured, bits, name)
     gated = [p.name for p in read_float_graph(graph).populations if p.has_attention]
     mode: AttentionMode = attention if gated else "none"
-    settings: dict[str, Any] = {"bits": bits, "calibration_samples": int(calibration.clips.shape[1])}
+    events = events_per_clip(calibration.clips)
+    settings: dict[str, Any] = {
+        "bits": bits, "calibration_samples": len(events), "calibration_events": [int(events.min()), int(events.max())],
+    }  # fmt: skip
     if mode == "scheduled":
         settings["schedule_leaves_out"] = {name: left_out(calibration.gates[name]) for name in gated}
     return replace(fixed, attention=mode, provenance=settings)

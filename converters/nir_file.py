@@ -2,9 +2,10 @@
 
 The nodes are the float twin of the integers: weight, bias and threshold times their unit. A gate cannot be said in NIR,
 so a gated population stands there in its static form, and a bias that changes with the step as its mean; a relay is a
-scale, by 1 or by its mean gate, to which rounding, rectifying and saturation are unknown. The exact integer net, all of
-this included, is in the metadata of the graph under ``spikefold``. Reading gives back the same `FixedPointGraph`, bit
-for bit.
+scale, by 1 or by its mean gate, to which rounding, rectifying and saturation are unknown. A delay is a node of its own
+before the weights; where the synaptic current has a memory, the bias, which skips it, is a leak voltage. The exact
+integer net, all of this included, is in the metadata of the graph under ``spikefold``. Reading gives back the same
+`FixedPointGraph`, bit for bit.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikefold.converters.arithmetic import DECAY_BITS, STATE_FRACTION_BITS
-from spikefold.converters.capture.build import DT, neuron_node, relay_node
+from spikefold.converters.capture.build import DT, integrator_node, neuron_node, relay_node
 from spikefold.converters.fixed_point_graph import FORMAT, FixedPointGraph, Neurons, Synapse
 from spikefold.converters.gate_quantise import GATE_FRACTION_BITS
+from spikefold.converters.gate_shapes import value_shapes
+from spikefold.converters.hdf5_check import read_nir
+from spikefold.converters.plain_fields import short
+from spikefold.converters.square_kernels import squared, ungrouped
 from spikefold.errors import FileFormatError, LoweringError, SpikefoldError
 from spikefold.files import atomic_path
 
@@ -35,12 +40,20 @@ def to_nir(graph: FixedPointGraph) -> nir.NIRGraph:
         nodes[population.name] = _neurons(population)
         for number, synapse in enumerate(graph.incoming(population.name)):
             source = synapse.source
-            if synapse.kind == "dense" and len(graph.source_shape(source)) > 1:
-                flatten = f"{synapse.name}_flatten"
-                nodes[flatten] = nir.Flatten({"input": np.array(graph.source_shape(source))}, start_dim=0, end_dim=-1)
+            if synapse.longest_delay:
+                late = f"{synapse.name}_delay"
+                steps = np.broadcast_to(synapse.delay, graph.source_shape(source))
+                nodes[late] = nir.Delay((steps * DT).astype(np.float32))
+                edges.append((source, late))
+                source = late
+            if synapse.kind == "dense" and len(graph.source_shape(synapse.source)) > 1:
+                flatten, shape = f"{synapse.name}_flatten", np.array(graph.source_shape(synapse.source))
+                nodes[flatten] = nir.Flatten({"input": shape}, start_dim=0, end_dim=-1)
                 edges.append((source, flatten))
                 source = flatten
-            nodes[synapse.name] = _synapse(graph, synapse, population, with_bias=number == 0)
+            nodes[synapse.name] = _synapse(
+                graph, synapse, population, with_bias=number == 0 and not population.remembers_current
+            )
             edges += [(source, synapse.name), (synapse.name, population.name)]
     end = "output"
     while end in nodes:
@@ -48,14 +61,19 @@ def to_nir(graph: FixedPointGraph) -> nir.NIRGraph:
     nodes[end] = nir.Output({"output": np.array(graph.output.shape)})
     edges.append((graph.output.name, end))
     written = nir.NIRGraph(nodes, edges)
+    written.metadata = integers_as_metadata(graph)
+    return written
+
+
+def integers_as_metadata(graph: FixedPointGraph) -> dict[str, Any]:
+    """Metadata of a NIR graph that hold ``graph``, bit for bit; `from_nir` reads them."""
     text, arrays = graph.to_plain()
-    written.metadata = {
+    return {
         "spikefold_format": FORMAT,
         "dt": DT,
         KEY: {"graph": text, **{f"array_{i}": np.atleast_1d(a) for i, a in enumerate(arrays)}},
         "scalars": np.array([i for i, a in enumerate(arrays) if a.ndim == 0], dtype=np.int64).reshape(-1),
     }
-    return written
 
 
 def save_nir(graph: FixedPointGraph, path: str | os.PathLike[str]) -> Path:
@@ -74,12 +92,9 @@ def load_nir(path: str | os.PathLike[str]) -> FixedPointGraph:
     FileFormatError
         The file is missing, broken, newer, or holds no integers of ours.
     """
-    if not Path(path).is_file():
-        raise FileFormatError(f"{path}: there is no such file")
-    try:
-        graph = nir.read(str(path))
-    except Exception as error:  # nir and h5py raise whatever comes up on a damaged file
-        raise FileFormatError(f"{path}: not a readable NIR file ({type(error).__name__}: {error})") from error
+    graph = read_nir(path)
+    if not isinstance(graph, nir.NIRGraph):
+        raise FileFormatError(f"{path}: holds a {type(graph).__name__}, not a graph")
     return from_nir(graph, str(path))
 
 
@@ -87,25 +102,55 @@ def from_nir(graph: nir.NIRGraph, where: str = "NIR graph") -> FixedPointGraph:
     """The integer net in the metadata of a NIR graph; FileFormatError where there is none."""
     metadata = graph.metadata
     version = metadata.get("spikefold_format")
-    if version is not None and int(version) != FORMAT:
+    if version is not None and not (np.ndim(version) == 0 and version == FORMAT):
         raise FileFormatError(
-            f"{where}: spikefold_format is {int(version)}, this version reads {FORMAT}: update spikefold"
+            f"{where}: spikefold_format is {short(version)}, this version reads {FORMAT}: update spikefold"
         )
     held = metadata.get(KEY)
     if not isinstance(held, dict) or "graph" not in held:
         raise FileFormatError(f"{where}: holds no integer net (metadata {KEY!r} is missing); export it with spikefold")
     text = held["graph"]
-    scalars = {int(i) for i in np.asarray(metadata.get("scalars", []), dtype=np.int64).reshape(-1)}
+    if not isinstance(text, str | bytes):
+        raise FileFormatError(f"{where}: metadata {KEY}/graph holds a {type(text).__name__}; text is needed")
+    positions = np.asarray(metadata.get("scalars", np.zeros(0, np.int64)))
+    if positions.dtype.kind not in "iu":
+        raise FileFormatError(f"{where}: metadata scalars holds {positions.dtype}; whole numbers are needed")
+    scalars = set(positions.reshape(-1).tolist())
     arrays: list[NDArray[Any]] = []
     for i in range(len(held) - 1):
         if f"array_{i}" not in held:
             raise FileFormatError(f"{where}: metadata array_{i} is missing; the file is damaged")
         array = np.asarray(held[f"array_{i}"])
+        if i in scalars and array.size != 1:
+            raise FileFormatError(f"{where}: metadata array_{i} has shape {array.shape}; it must be one number")
         arrays.append(array.reshape(()) if i in scalars else array)
     try:
-        return FixedPointGraph.from_plain(text.decode() if isinstance(text, bytes) else str(text), arrays)
-    except SpikefoldError as error:
+        read = FixedPointGraph.from_plain(text.decode() if isinstance(text, bytes) else text, arrays)
+        for population in read.neurons:
+            _check_gate(population, read.time_steps)
+        return read
+    except (SpikefoldError, UnicodeDecodeError) as error:
         raise FileFormatError(f"{where}: {error}") from error
+
+
+def _check_gate(population: Neurons, time_steps: int | None) -> None:
+    """A gate whose steps fit together, and the population and clips that it is for."""
+    gate = population.gate
+    if gate is None:
+        return
+    where = f"neurons {population.name!r}: gate"
+    if gate.time_steps != time_steps or gate.input_shape != (time_steps, -1, *population.shape):
+        raise FileFormatError(
+            f"{where}: input_shape {gate.input_shape} and time_steps {gate.time_steps} are not those of currents "
+            f"({time_steps}, -1, *{population.shape})"
+        )
+    try:
+        last, current = value_shapes(gate, 1)[-1], (time_steps, 1, *population.shape)
+        fits = np.broadcast_shapes(last, current) == current
+    except (LoweringError, ValueError) as error:
+        raise FileFormatError(f"{where}: {error}") from error
+    if not fits:
+        raise FileFormatError(f"{where}: gives {last} for currents {current}")
 
 
 def _neurons(population: Neurons) -> nir.NIRNode:
@@ -115,14 +160,28 @@ def _neurons(population: Neurons) -> nir.NIRNode:
         if population.static_gate is not None:
             node.scale = (node.scale * population.static_gate / 2**GATE_FRACTION_BITS).astype(np.float32)
         return node
+    decay, current_decay = (1 - np.asarray(rate) / 2**DECAY_BITS for rate in (population.dv, population.du + 1))
     if not population.fires:
-        return nir.I(r=np.full(population.shape, 1 / DT, dtype=np.float32))
+        return _with_leak(population, integrator_node(population.shape, decay, current_decay))
     metadata["strict"] = True
     if population.soft_reset:
         metadata["soft_reset"] = True
     mantissas = [np.asarray(m, dtype=np.float64) for m in _reset_and_threshold(population)]
     reset, threshold = (np.broadcast_to(m * population.unit, population.shape).astype(np.float32) for m in mantissas)
-    return neuron_node(threshold, 1 - population.dv / 2**DECAY_BITS, metadata, reset)
+    return _with_leak(population, neuron_node(threshold, decay, metadata, reset, current_decay))
+
+
+def _with_leak(population: Neurons, node: nir.NIRNode) -> nir.NIRNode:
+    """Neurons that remember their current, with the leak voltage that adds as much to a membrane as the bias does."""
+    if population.remembers_current:
+        node.v_leak = (np.broadcast_to(_mean_bias(population), population.shape) * node.r).astype(np.float32)
+    return node
+
+
+def _mean_bias(population: Neurons) -> NDArray[np.float64]:
+    """Bias in real units, its mean over the steps where it changes with them."""
+    real = population.bias * (population.unit / 2**STATE_FRACTION_BITS)
+    return np.asarray(real.mean((0, 1)) if population.has_bias_schedule else real)
 
 
 def _reset_and_threshold(population: Neurons) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -145,15 +204,16 @@ def _synapse(graph: FixedPointGraph, synapse: Synapse, population: Neurons, with
     weight = (synapse.effective_weight * unit).astype(np.float32)
     bias = np.zeros(weight.shape[0], dtype=np.float32)
     if with_bias:
-        real = population.bias * (population.unit / 2**STATE_FRACTION_BITS)
+        real = _mean_bias(population)
         if population.has_bias_schedule:
-            real = np.broadcast_to(real.mean((0, 1)), population.shape).reshape(len(bias), -1).mean(1)
+            real = np.broadcast_to(real, population.shape).reshape(len(bias), -1).mean(1)
         bias[:] = np.broadcast_to(real.reshape(-1), bias.shape)
     if synapse.kind == "dense":
         return nir.Affine(weight=weight, bias=bias)
-    weight, padding = _squared(synapse, _ungrouped(weight, synapse.groups))
+    shape = graph.source_shape(synapse.source)
+    weight, padding = squared(synapse, ungrouped(weight, synapse.groups), shape)
     return nir.Conv2d(
-        input_shape=graph.source_shape(synapse.source)[1:],
+        input_shape=shape[1:],
         weight=weight,
         stride=synapse.stride,
         padding=padding,
@@ -161,29 +221,3 @@ def _synapse(graph: FixedPointGraph, synapse: Synapse, population: Neurons, with
         groups=1,
         bias=bias,
     )
-
-
-def _squared(synapse: Synapse, weight: NDArray[np.float32]) -> tuple[NDArray[np.float32], tuple[int, int]]:
-    """The same convolution with a square kernel: nir 1.0.8 infers shapes as if every kernel were square."""
-    height, width = weight.shape[2:]
-    side = max(height, width)
-    rim = (side - height, side - width)
-    if rim[0] % 2 or rim[1] % 2:
-        raise LoweringError(
-            f"synapse {synapse.name!r}: kernel {height} x {width} has no square form for NIR; make its sides differ by "
-            "an even number"
-        )
-    extra = (rim[0] // 2, rim[1] // 2)
-    padding = tuple(p + e * d for p, e, d in zip(synapse.padding, extra, synapse.dilation, strict=True))
-    square = np.pad(weight, ((0, 0), (0, 0), (extra[0], extra[0]), (extra[1], extra[1])))
-    return square, (padding[0], padding[1])
-
-
-def _ungrouped(weight: NDArray[np.float32], groups: int) -> NDArray[np.float32]:
-    """The same convolution in one group: nir 1.0.8 takes a grouped one's input to have ``weight.shape[1]`` channels."""
-    outputs, inputs = len(weight) // groups, weight.shape[1]
-    full = np.zeros((len(weight), inputs * groups, *weight.shape[2:]), dtype=weight.dtype)
-    for g in range(groups):
-        rows = slice(g * outputs, (g + 1) * outputs)
-        full[rows, g * inputs : (g + 1) * inputs] = weight[rows]
-    return full

@@ -13,15 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikefold.converters import arithmetic
-from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse
+from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse, Whole
 from spikefold.converters.gate_program import GateProgram, Step
+from spikefold.converters.gate_shapes import Shape, reduced_axes, value_shapes
 from spikefold.errors import LoweringError
 
 Range = tuple[int, int]
-Shape = tuple[int, ...]
 
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
+_U_LIMIT = 2**30
+"""Leaves room for bias and membrane in 32 bits."""
 
 
 def magnitude(bounds: Range) -> int:
@@ -32,6 +34,11 @@ def magnitude(bounds: Range) -> int:
 def absolute_sum(weight: NDArray[np.int64]) -> int:
     """Largest ``sum(|w|)`` over the outputs of a weight ``[O, ...]``."""
     return int(np.abs(weight).reshape(len(weight), -1).sum(axis=1).max(initial=0))
+
+
+def slowest(rate: Whole) -> int:
+    """Smallest decay rate of a population."""
+    return int(np.min(rate))
 
 
 def synapse_bound(synapse: Synapse, messages: Range) -> int:
@@ -52,26 +59,50 @@ def weighted_range(graph: FixedPointGraph, population: Neurons) -> Range:
 
 
 def sum_bound(graph: FixedPointGraph, population: Neurons) -> int:
-    """Largest magnitude of any number on the way to the current of ``population``: partial sums, shifted, and bias."""
+    """Largest magnitude of any number on the way to the current of ``population``.
+
+    That is partial sums, shifted, with what is left of the last step's current, and bias.
+    """
     total = sum(synapse_bound(s, graph.message_range(s.source)) for s in graph.incoming(population.name))
-    return (total << population.current_shift) + int(np.abs(population.bias).max(initial=0))
+    left = magnitude(synaptic_range(graph, population)) * (arithmetic.NO_CURRENT_MEMORY - slowest(population.du))
+    bias = int(np.abs(population.bias).max(initial=0))
+    return (total << population.current_shift) + (left >> arithmetic.DECAY_BITS) + bias
+
+
+def unwrapped_range(graph: FixedPointGraph, population: Neurons) -> Range:
+    """Range of the synaptic current of ``population``, what it remembers included, before it wraps."""
+    return _remembered(graph, population, 0)
 
 
 def can_wrap(graph: FixedPointGraph, population: Neurons) -> bool:
-    """Whether the shifted weighted sums of ``population`` can leave the signed 24-bit range."""
-    low, high = _shifted(weighted_range(graph, population), population.current_shift)
+    """Whether the synaptic current of ``population`` can leave the signed 24-bit range."""
+    low, high = unwrapped_range(graph, population)
     return high > arithmetic.WRAP // 2 or low <= -(arithmetic.WRAP // 2)
 
 
+def synaptic_range(graph: FixedPointGraph, population: Neurons) -> Range:
+    """Range of the synaptic current ``u`` of ``population``, wrapped once, in clips of any length.
+
+    Raises
+    ------
+    LoweringError
+        What one step adds to a current that is remembered is so large that wrapping once does not keep it in 32 bits.
+    """
+    low, high = _remembered(graph, population, 0)
+    if can_wrap(graph, population):
+        half, (below, above) = arithmetic.WRAP // 2, _remembered(graph, population, arithmetic.WRAP)
+        low, high = min(1 - half, below), max(half, above)
+    if population.remembers_current and magnitude((low, high)) > _U_LIMIT:
+        raise LoweringError(
+            f"neurons {population.name!r}: the current that it remembers could reach {low}..{high}, outside 32 bits: "
+            "use smaller weight exponents or a larger du"
+        )
+    return low, high
+
+
 def current_range(graph: FixedPointGraph, population: Neurons) -> Range:
-    """Range of the current of ``population``, wrapped once and with its bias, before any gate."""
-    low, high = _shifted(weighted_range(graph, population), population.current_shift)
-    half = arithmetic.WRAP // 2
-    wraps_down, wraps_up = high > half, low <= -half
-    if wraps_down:
-        low, high = min(low, 1 - half), max(half, high - arithmetic.WRAP)
-    if wraps_up:
-        low, high = min(1 - half, low + arithmetic.WRAP), max(high, half)
+    """Range of the current of ``population``, its memory included, wrapped once and with its bias, before any gate."""
+    low, high = synaptic_range(graph, population)
     return low + int(population.bias.min(initial=0)), high + int(population.bias.max(initial=0))
 
 
@@ -109,7 +140,7 @@ def membrane_range(graph: FixedPointGraph, population: Neurons, time_steps: int)
     A neuron that has not fired holds at most its threshold; after a hard reset it holds ``v_reset``, which may be lower
     than any current alone would bring it. Ranges of currents hold 0, so both ends only move outwards.
     """
-    current, rate = gated_range(graph, population), 2**arithmetic.DECAY_BITS - population.dv
+    current, rate = gated_range(graph, population), 2**arithmetic.DECAY_BITS - slowest(population.dv)
     if population.relay is not None:
         return current
     limit = held = arithmetic.STATE_LIMIT
@@ -121,26 +152,6 @@ def membrane_range(graph: FixedPointGraph, population: Neurons, time_steps: int)
         low = _shift_toward_zero(max(min(low, after), -limit) * rate, arithmetic.DECAY_BITS) + current[0]
         high = _shift_toward_zero(min(high, held) * rate, arithmetic.DECAY_BITS) + current[1]
     return low, high
-
-
-def value_shapes(program: GateProgram, batch: int) -> list[Shape]:
-    """Shapes of all values of a gate program (value 0 is the current) for clips of ``batch`` samples.
-
-    Raises
-    ------
-    LoweringError
-        Shapes that do not fit together; the message names the step.
-    """
-    shapes: list[Shape] = [tuple(batch if n == -1 else n for n in program.input_shape)]
-    for number, step in enumerate(program.steps):
-        try:
-            shapes.append(_shape(step, [shapes[i] for i in step.inputs]))
-        except (ValueError, IndexError, KeyError, TypeError, ZeroDivisionError) as error:
-            given = [shapes[i] for i in step.inputs if i < len(shapes)]
-            raise LoweringError(
-                f"gate step {number} ({step.op}): inputs of shape {given} do not fit {dict(step.attributes)}: {error}"
-            ) from error
-    return shapes
 
 
 def value_bounds(program: GateProgram, input_bound: Range) -> list[Range]:
@@ -168,8 +179,16 @@ def value_bounds(program: GateProgram, input_bound: Range) -> list[Range]:
     return ranges
 
 
-def _shifted(bounds: Range, bits: int) -> Range:
-    return bounds[0] << bits, bounds[1] << bits
+def _remembered(graph: FixedPointGraph, population: Neurons, less: int) -> Range:
+    """Range of sums over time of a step's shifted weighted sums, brought ``less`` nearer to 0, as ``du`` forgets them.
+
+    At the end ``h`` no step can add more than decay takes: ``tz(h * (4096 - k) >> 12) + most <= h`` with ``k = du + 1``
+    says that ``h * k / 4096``, rounded up, is ``most`` at least; the smallest such h is it.
+    """
+    low, high = (end << population.current_shift for end in weighted_range(graph, population))
+    k, one = slowest(population.du) + 1, 2**arithmetic.DECAY_BITS
+    down, up = (0 if most <= 0 else (most - 1) * one // k + 1 for most in (-low - less, high - less))
+    return -down, up
 
 
 def _check(bounds: Range, where: str) -> None:
@@ -209,11 +228,6 @@ def _square(a: Range) -> Range:
     return (0 if low < 0 else low), high
 
 
-def _axes(step: Step, rank: int) -> tuple[int, ...]:
-    axes = step.attributes["axes"]
-    return tuple(a % rank for a in ((axes,) if isinstance(axes, int) else axes))
-
-
 def _extent(step: Step, shape: Shape) -> int:
     """Length of what a step reduces, ranks or cuts; 1 for all others."""
     if step.op in ("sum", "max"):
@@ -224,7 +238,7 @@ def _extent(step: Step, shape: Shape) -> int:
 
 
 def _reduced(step: Step, shape: Shape) -> int:
-    return prod(shape[a] for a in _axes(step, len(shape)))
+    return prod(shape[a] for a in reduced_axes(step, len(shape)))
 
 
 def _constant_range(step: Step) -> Range:
@@ -337,51 +351,3 @@ _RANGES: dict[str, _RangeOp] = {
     "square_root": _square_root_range,
 }
 """Ranges on the way to a step's value, the value's own last; given the ranges and the first shape of its inputs."""
-
-
-def _shape(step: Step, given: list[Shape]) -> Shape:
-    a, first = step.attributes, given[0]
-    constant = np.shape(() if step.constant is None else np.asarray(step.constant))
-    match step.op:
-        case "conv2d":
-            return _conv_shape(step, first)
-        case "sum" | "max":
-            axes = _axes(step, len(first))
-            return tuple(1 if i in axes else n for i, n in enumerate(first) if a["keepdim"] or i not in axes)
-        case "matmul":
-            return (_hollow(first) @ _hollow(constant)).shape
-        case "reshape":
-            return _hollow(first).reshape(a["shape"]).shape
-        case "permute":
-            return _hollow(first).transpose(a["axes"]).shape
-        case "slice":
-            index = [slice(None)] * len(first)
-            index[a["axis"]] = slice(a["start"], a["stop"])
-            return _hollow(first)[tuple(index)].shape
-        case "broadcast":
-            have = (1,) * (len(a["shape"]) - len(first)) + first
-            return np.broadcast_shapes(tuple(h if w == -1 else w for w, h in zip(a["shape"], have, strict=True)), first)
-        case "concat":
-            return np.concatenate([_hollow(s) for s in given], axis=a["axis"]).shape
-        case "add" | "subtract" | "multiply" | "shift_divide":
-            return np.broadcast_shapes(*given)
-        case "multiply_const" | "add_const":
-            return np.broadcast_shapes(first, constant)
-        case "table":
-            return constant
-        case _:
-            return first
-
-
-def _hollow(shape: Shape) -> NDArray[np.int8]:
-    return np.zeros(shape, dtype=np.int8)
-
-
-def _conv_shape(step: Step, first: Shape) -> Shape:
-    a = step.attributes
-    n, channels, *size = first
-    out, per_group, *kernel = np.shape(np.asarray(step.constant))
-    if per_group * a["groups"] != channels:
-        raise ValueError(f"kernel of {per_group} x {a['groups']} channels on {channels} channels")
-    steps = zip(size, kernel, a["padding"], a["dilation"], a["stride"], strict=True)
-    return (n, out, *((m + 2 * p - d * (k - 1) - 1) // s + 1 for m, k, p, d, s in steps))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikefold.converters import arithmetic
-from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse
+from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse, Whole
 from spikefold.converters.gate_program import conv2d_integer
 from spikefold.errors import InputError
 
@@ -48,17 +48,43 @@ def check_input(graph: FixedPointGraph, clips: NDArray[np.generic]) -> NDArray[n
     return whole
 
 
+@dataclass
+class State:
+    """What a population remembers from step to step: synaptic current and membrane, 0 at the start of a clip."""
+
+    u: NDArray[np.int64] | int = 0
+    v: NDArray[np.int64] | int = 0
+
+
 def run_reference(graph: FixedPointGraph, clips: NDArray[np.generic]) -> Trace:
-    """Run clips ``[T, B, *shape]`` (integers) through the net, layer by layer."""
-    spikes = {graph.input.name: check_input(graph, clips)}
-    membranes: dict[str, NDArray[np.int64]] = {}
-    for population in graph.neurons:
-        weighted = sum_currents(
-            population, [synapse_current(s, spikes[s.source]) for s in graph.incoming(population.name)]
-        )
-        spikes[population.name], membranes[population.name] = run_population(population, weighted)
-    inputs = spikes.pop(graph.input.name)
+    """Run clips ``[T, B, *shape]`` (integers) through the net: loops step by step, the rest layer by layer."""
+    inputs = check_input(graph, clips)
+    shapes = {n.name: (*inputs.shape[:2], *n.shape) for n in graph.neurons}
+    spikes, membranes = ({k: np.zeros(v, dtype=np.int64) for k, v in shapes.items()} for _ in range(2))
+    sent = {graph.input.name: inputs, **spikes}
+    for block in graph.blocks:
+        states = {n.name: State() for n in block}
+        steps = 1 if graph.is_loop(block) else len(inputs)
+        for first in range(0, len(inputs), steps):
+            for n in block:
+                arrived = [
+                    synapse_current(s, arriving(sent[s.source], s.delay, first, steps)) for s in graph.incoming(n.name)
+                ]
+                stretch = slice(first, first + steps)
+                spikes[n.name][stretch], membranes[n.name][stretch] = run_population(
+                    n, sum_currents(n, arrived), states[n.name], first
+                )
     return Trace(spikes, membranes, read_out(graph.output, spikes, membranes, len(inputs)))
+
+
+def arriving(messages: NDArray[np.int64], delay: Whole, first: int, steps: int) -> NDArray[np.int64]:
+    """What of ``messages`` ``[T, B, *source]`` arrives from step ``first`` on, ``[steps, B, *source]``."""
+    arrived = np.zeros((steps, *messages.shape[1:]), dtype=np.int64)
+    for late in np.unique(delay):
+        start = max(first, late)
+        if start < first + steps:
+            arrived[start - first :] += messages[start - late : first + steps - late] * np.equal(delay, late)
+    return arrived
 
 
 def synapse_current(synapse: Synapse, messages: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -79,29 +105,62 @@ def sum_currents(population: Neurons, currents: list[NDArray[np.int64]]) -> NDAr
     return total
 
 
-def population_current(population: Neurons, weighted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """What the membranes add in each step, bias and gate included, from the weighted sums ``[T, B, *shape]``."""
-    current = arithmetic.wrap24(weighted << population.current_shift) + population.bias
+def synaptic_currents(
+    population: Neurons, weighted: NDArray[np.int64], state: State | None = None
+) -> NDArray[np.int64]:
+    """Synaptic current ``u`` after each step from the weighted sums, both ``[T, B, *shape]``."""
+    state = State() if state is None else state
+    currents = np.zeros_like(weighted)
+    for t, total in enumerate(weighted):
+        u = state.u + np.zeros_like(total)
+        currents[t] = state.u = arithmetic.synaptic_current(u, total << population.current_shift, population.du)
+    return currents
+
+
+def population_current(
+    population: Neurons, weighted: NDArray[np.int64], state: State | None = None, first: int = 0
+) -> NDArray[np.int64]:
+    """What the membranes add in each step, bias and gate included, from the weighted sums; see `run_population`."""
+    steps = slice(first, first + len(weighted))
+    bias = population.bias[steps] if population.has_bias_schedule else population.bias
+    current = synaptic_currents(population, weighted, state) + bias
     if population.gate is None:
         return current
-    return arithmetic.gated_current(current, population.gate.run_integer(current), population.gate_shift)
+    table = population.gate_table
+    gate = population.gate.run_integer(current) if table is None else table[steps]
+    return arithmetic.gated_current(current, gate, population.gate_shift)
 
 
-def run_population(population: Neurons, weighted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Spikes and membranes for the weighted sums, all ``[T, B, *shape]``."""
-    current = population_current(population, weighted)
+def run_population(
+    population: Neurons, weighted: NDArray[np.int64], state: State | None = None, first: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Spikes and membranes for the weighted sums, all ``[T, B, *shape]``: a clip, or steps of one.
+
+    Parameters
+    ----------
+    population : Neurons
+        The neurons. A gate that is no table takes whole clips only.
+    weighted : int64 array
+        Weighted sums of steps ``first`` to ``first + T - 1`` of a clip.
+    state : State, optional
+        What the steps before left; it is brought up to date. Without it a clip starts here.
+    first : int
+        Which step of its clip the first one is.
+    """
+    state = State() if state is None else state
+    current = population_current(population, weighted, state, first)
     relay = population.relay
     if relay is not None:
         sent = arithmetic.clip24(current)
         return arithmetic.relay_message(sent, relay.shift, relay.low, relay.high), sent
-    v = np.zeros_like(current[0])
+    v = state.v + np.zeros_like(current[0])
     spikes, membranes = np.zeros_like(current), np.zeros_like(current)
     threshold = population.v_threshold if population.fires else None
     for t in range(len(current)):
         spikes[t], v = arithmetic.neuron_step(
             v, current[t], population.dv, threshold, population.v_reset, population.soft_reset
         )
-        membranes[t] = v
+        membranes[t] = state.v = v
     return spikes, membranes
 
 

@@ -87,4 +87,6 @@ def fold(
         threshold = threshold / gate
         reset = None if reset is None else (reset / gate).astype(np.float32)
     metadata = {**population.metadata, **gate_left, **schedule_to_metadata(schedule)}
-    nodes[population.name] = neuron_node(threshold.astype(np.float32), population.decay, metadata, reset)
+    nodes[population.name] = neuron_node(
+        threshold.astype(np.float32), population.decay, metadata, reset, population.current_decay
+    )

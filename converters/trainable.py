@@ -5,7 +5,7 @@ and computes exactly what `spikefold.converters.reference` does. The backward pa
 (straight-through, Bengio et al., 2013) and the spike's derivative from a surrogate; a relay's message is that of its
 current where neither end cuts it off. Neurons that share a threshold keep sharing it, what a spike leaves of a membrane
 keeps its ratio to the threshold (the neuron is positively homogeneous), and a gate stays the fixed program it is: it is
-computed in integers and counts as a constant in gradients.
+computed in integers and counts as a constant in gradients. Decays and delays stay as they are too.
 
 All latents of a population are in units of one power of two, 256 of its coarsest mantissas: about its largest weight.
 So a learning rate means the same in every layer, however the net is scaled, and the latents' float32 is exact.
@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikefold.converters import arithmetic
-from spikefold.converters.engine import run_gate
-from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Relay, Synapse
+from spikefold.converters.engine import arriving, run_gate
+from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Relay, Synapse, Whole
 from spikefold.converters.ranges import gated_range
 from spikefold.errors import LoweringError
 from spikefold.models.surrogate import derivative
@@ -54,11 +54,17 @@ class TrainableNet(nn.Module):
     Raises
     ------
     LoweringError
-        Membranes of the graph may leave 24 bits within ``time_steps``.
+        Membranes of the graph may leave 24 bits within ``time_steps``, or populations are in a loop.
     """
 
     def __init__(self, graph: FixedPointGraph, time_steps: int) -> None:
         super().__init__()
+        for block in graph.blocks:
+            if graph.is_loop(block):
+                raise LoweringError(
+                    f"neurons {block[0].name!r}: integers of populations in a loop cannot be trained: train the module "
+                    "that the net was made of"
+                )
         self.graph = graph
         self.time_steps = time_steps
         self._ordered = [_Population(graph, n, time_steps) for n in graph.neurons]
@@ -116,20 +122,21 @@ class _Population(nn.Module):
         levels, index = np.unique(neurons.v_threshold, return_inverse=True)
         self._level = torch.from_numpy(index.reshape(neurons.v_threshold.shape))
         self.thresholds = _latent(levels / self._scale) if neurons.fires else None
-        gain = min(time_steps, 2**arithmetic.DECAY_BITS / neurons.dv if neurons.dv else time_steps)
+        gain = _gain(neurons.dv, time_steps) * _gain(np.asarray(neurons.du) + 1, time_steps)
         limit = arithmetic.STATE_LIMIT
         if neurons.relay is not None:
-            gain = 1
+            gain = np.ones(())
         elif neurons.is_readout:
             limit = arithmetic.MAX_THRESHOLD << arithmetic.STATE_FRACTION_BITS
         elif neurons.v_reset is not None:  # what a spike leaves below 0 adds to what currents bring there
             limit += min(0, int(neurons.v_reset.min())) << arithmetic.STATE_FRACTION_BITS
-        self._current_limit = limit / gain
+        self._current_limit = torch.as_tensor(limit / gain)
         with torch.no_grad():
-            worst = float(self._worst_current(*self._rounded(self._whole())).max())
-        if worst > self._current_limit:
+            worst = self._worst_current(*self._rounded(self._whole()))
+        if (worst > self._current_limit).any():
+            reached = float((worst * torch.as_tensor(gain)).max())
             raise LoweringError(
-                f"neurons {neurons.name!r}: membranes may reach {worst * gain:.4g} in T = {time_steps}, beyond 24 "
+                f"neurons {neurons.name!r}: membranes may reach {reached:.4g} in T = {time_steps}, beyond 24 "
                 f"bits; lower the net with calibration clips of T = {time_steps}"
             )
 
@@ -138,21 +145,25 @@ class _Population(nn.Module):
         weights, bias = self._integers()
         total = torch.zeros(())
         for synapse, weight in zip(self.synapses, weights, strict=True):
-            total = total + self._weighted(synapse, weight * 2**synapse.exponent, messages[synapse.source])
+            arrived = arriving(messages[synapse.source], synapse.delay, 0, len(messages[synapse.source]))
+            total = total + self._weighted(synapse, weight * 2**synapse.exponent, arrived)
         # Exact in float32: ranges of messages hold 0, so that the proved range of the current, 24 bits, holds for every
         # sum on the way to it, and all the more before the sums are shifted left.
-        current = total * 2**self.neurons.current_shift + bias * 2**self.neurons.bias_exponent
+        shifted = total * 2**self.neurons.current_shift
+        if self.neurons.remembers_current:
+            shifted = _Remember.apply(shifted, _share(np.asarray(self.neurons.du) + 1))  # type: ignore[no-untyped-call]
+        current = shifted + bias * 2**self.neurons.bias_exponent
         current = _gated(self.neurons, current)
         if self.neurons.relay is not None:
             return _relayed(self.neurons.relay, current)
-        keep = (2**arithmetic.DECAY_BITS - self.neurons.dv) / 2**arithmetic.DECAY_BITS
         mantissas = self._threshold_levels()
         threshold: Tensor = torch.tensor(torch.inf)  # a readout is a neuron that no membrane makes fire
-        after: Tensor | None = torch.zeros(())
+        after = torch.zeros(())
         if mantissas is not None:
             threshold = mantissas[self._level] * 2**arithmetic.STATE_FRACTION_BITS
-            after = None if self.neurons.soft_reset else self._v_reset(threshold)
-        spikes, membranes = _Fire.apply(current, threshold, after, keep)  # type: ignore[no-untyped-call]
+            after = self._v_reset(threshold)
+        soft = self.neurons.soft_reset
+        spikes, membranes = _Fire.apply(current, threshold, after, soft, _share(self.neurons.dv))  # type: ignore[no-untyped-call]
         return spikes, membranes
 
     def to_graph(self) -> tuple[Neurons, list[Synapse]]:
@@ -298,18 +309,52 @@ def _relayed(relay: Relay, current: Tensor) -> tuple[Tensor, Tensor]:
     return messages.float(), membranes
 
 
+def _share(rate: Whole) -> Tensor:
+    """What a decay rate leaves of a state, float64."""
+    return torch.as_tensor(1 - np.asarray(rate, dtype=np.float64) / 2**arithmetic.DECAY_BITS)
+
+
+def _gain(rate: Whole, time_steps: int) -> NDArray[np.float64]:
+    """How many times as large as what is added to it in each step a state that decays at this rate can become."""
+    lost = np.asarray(rate, dtype=np.float64) / 2**arithmetic.DECAY_BITS
+    return np.asarray(np.minimum(time_steps, 1 / np.maximum(lost, 1 / time_steps)))
+
+
+class _Remember(torch.autograd.Function):
+    """Synaptic currents, exact in float64; ``apply(weighted, keep)``. The proved range leaves nothing to wrap."""
+
+    @staticmethod
+    def forward(ctx: Any, weighted: Tensor, keep: Tensor) -> Tensor:
+        """Run all steps of the shifted weighted sums."""
+        u, currents = torch.zeros(weighted.shape[1:], dtype=torch.float64), torch.empty_like(weighted)
+        for t in range(len(weighted)):
+            u = u.mul_(keep).trunc_().add_(weighted[t])
+            currents[t] = u
+        ctx.keep = keep.to(weighted.dtype)
+        return currents
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """Walk back through the steps."""
+        grad = torch.empty_like(grads[0])
+        later = torch.zeros_like(grad[0])
+        for t in reversed(range(len(grad))):
+            grad[t] = later = grads[0][t] + later * ctx.keep
+        return grad, None
+
+
 class _Fire(torch.autograd.Function):
     """The neurons' loop, exact in float64, and back-propagation through time with a surrogate.
 
-    ``apply(current, threshold, after, keep)`` returns spikes and membranes after the reset: to ``after``, or less by
-    the threshold where it is None. The surrogate is FSTA-SNN's, its window as wide as that net's, from 0 to twice the
-    threshold, wherever the threshold lies: the neuron is positively homogeneous, so a gate folded into the threshold
-    must scale the surrogate too.
+    ``apply(current, threshold, after, soft, keep)`` returns spikes and membranes after the reset: to ``after``, or less
+    by ``threshold - after`` where it is ``soft``. The surrogate is FSTA-SNN's, its window as wide as that net's, from 0
+    to twice the threshold, wherever the threshold lies: the neuron is positively homogeneous, so a gate folded into the
+    threshold must scale the surrogate too.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, current: Tensor, threshold: Tensor, after: Tensor | None, keep: float
+        ctx: Any, current: Tensor, threshold: Tensor, after: Tensor, soft: bool, keep: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Run all steps; keep the membranes before the reset."""
         membranes, kept = (torch.empty(current.shape, dtype=torch.float32) for _ in range(2))
@@ -317,10 +362,10 @@ class _Fire(torch.autograd.Function):
         for t in range(len(current)):
             v = v.mul_(keep).trunc_().add_(current[t]).clamp_(-arithmetic.STATE_LIMIT, arithmetic.STATE_LIMIT)
             membranes[t] = v
-            v = torch.where(v > threshold, v - threshold if after is None else after.double(), v)
+            v = torch.where(v > threshold, v - (threshold - after) if soft else after.double(), v)
             kept[t] = v
         ctx.save_for_backward(membranes, threshold, after)
-        ctx.keep = keep
+        ctx.soft, ctx.keep = soft, keep.float()
         ctx.set_materialize_grads(False)
         return (membranes > threshold).float(), kept
 
@@ -338,20 +383,18 @@ class _Fire(torch.autograd.Function):
             fired = v > threshold
             if grad_kept is not None:
                 later = later + grad_kept[t]
-            to_spike = -later * threshold if after is None else later * (after - v)  # the reset
+            to_spike = later * (after - (threshold if ctx.soft else v))  # the reset
             if grad_spikes is not None:
                 to_spike = to_spike + grad_spikes[t]
             to_spike = to_spike * derivative(v * half - 0.5, "tanh") * half
             to_threshold -= to_spike
-            if after is None:
+            to_after += later * fired
+            if ctx.soft:
                 to_threshold -= later * fired
-                grad_v = later + to_spike
-            else:
-                to_after += later * fired
-                grad_v = later * ~fired + to_spike
+            grad_v = later * (ctx.soft | ~fired) + to_spike
             grad_current[t] = grad_v * (v.abs() < arithmetic.STATE_LIMIT)
             later = grad_current[t] * ctx.keep
         needs = ctx.needs_input_grad
         grad_threshold = to_threshold.sum_to_size(threshold.shape) if needs[1] else None
         grad_after = to_after.sum_to_size(after.shape) if needs[2] else None
-        return grad_current, grad_threshold, grad_after, None
+        return grad_current, grad_threshold, grad_after, None, None

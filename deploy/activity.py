@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from spikefold.converters.show import Shown
+
 
 @dataclass(frozen=True)
 class GateActivity:
@@ -106,8 +108,8 @@ class SynapseActivity:
         return self.payload_bits > 0
 
 
-@dataclass(frozen=True)
-class Activity:
+@dataclass(frozen=True, repr=False)
+class Activity(Shown, by="spikefold.deploy.notebook"):
     """Counts of a whole net, mean per sample."""
 
     name: str

@@ -2,49 +2,68 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from spikefold.deploy import completion
+from spikefold.deploy.cache_command import app as cache_app
 from spikefold.deploy.cli_options import (
+    ALL_HARDWARE,
     AttentionOption,
-    AttentionsOption,
     CheckpointOption,
     DataOption,
+    FromOption,
     HardwareOption,
+    IntegerNetArgument,
     JsonOption,
     LimitOption,
     NetArgument,
     SamplesOption,
     StepsOption,
     print_json,
+    with_dialect,
 )
+from spikefold.deploy.command_line import App, run
+from spikefold.deploy.compare_command import compare as compare_command
+from spikefold.deploy.compare_command import show_rows
 from spikefold.deploy.hardware_command import hardware as hardware_command
 from spikefold.deploy.map_command import map_ as map_command
 from spikefold.deploy.progress import progress as _progress
-from spikefold.errors import SpikefoldError, SpikefoldWarning
+from spikefold.deploy.progress import shows_progress
+from spikefold.deploy.sweep_command import sweep as sweep_command
+from spikefold.deploy.verify_command import verify as verify_command
 
-app = typer.Typer(
+app = App(
     help="Make trained attention SNNs deployable: fold, quantise, export, run bit for bit, count, price, compare.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 
-ALL_HARDWARE = ["loihi1", "loihi2", "cmos45"]
-
 
 @app.command()
 def train(
-    net: Annotated[str, typer.Argument(help="A network's name, such as plain, asa, fsta or fsta-resnet20.")],
+    net: Annotated[
+        str,
+        typer.Argument(
+            help="A network's name, such as plain, asa, fsta or fsta-resnet20.", autocompletion=completion.networks
+        ),
+    ],
     data: Annotated[
-        str, typer.Option(help="saccade-mnist, or recordings on disk: nmnist:FOLDER, cifar10-dvs,size=64:FOLDER, ...")
+        str,
+        typer.Option(
+            help="saccade-mnist, or recordings on disk: nmnist:FOLDER, cifar10-dvs,size=64:FOLDER, ...",
+            autocompletion=completion.data,
+        ),
     ] = "saccade-mnist",
     recipe: Annotated[
-        str, typer.Option(help="spikefold, or that of a paper, such as fsta-gesture; any other word lists them all.")
+        str,
+        typer.Option(
+            help="spikefold, or that of a paper, such as fsta-gesture; any other word lists them all.",
+            autocompletion=completion.recipes,
+        ),
     ] = "spikefold",
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training clips; without it, the recipe's.")
@@ -65,7 +84,8 @@ def train(
     from spikefold.models import train_checkpoint
     from spikefold.models.registry import parse_options
 
-    meta = train_checkpoint(net, data, epochs, seed, out, not as_json, parse_options(net, option or []), recipe)
+    shown = shows_progress(as_json)
+    meta = train_checkpoint(net, data, epochs, seed, out, shown, parse_options(net, option or []), recipe)
     if as_json:
         print_json({"out": str(out), **asdict(meta)})
     else:
@@ -76,14 +96,28 @@ def train(
 @app.command()
 def export(
     net: NetArgument,
+    dialect: FromOption = None,
     checkpoint: CheckpointOption = None,
     data: DataOption = "saccade-mnist",
     attention: AttentionOption = "static",
     time_steps: StepsOption = None,
+    sample: Annotated[
+        str | None, typer.Option(help="Shape of one step, such as 2x34x34, in place of DATA: random events of it.")
+    ] = None,
     samples: Annotated[int, typer.Option(help="Training samples to calibrate on.")] = 128,
     threshold_levels: Annotated[
         int | None, typer.Option(help="Most thresholds a layer may have, such as Loihi's 16 a core; default: any.")
     ] = None,
+    nir_dialect: Annotated[
+        Literal["spikefold", "portable"],
+        typer.Option(help="portable: nodes that snnTorch, Norse, SpikingJelly and sinabs read alike."),
+    ] = "spikefold",
+    approximate: Annotated[
+        bool, typer.Option("--approximate", help="Portable, lava-dl: replace what they lack, and say what it costs.")
+    ] = False,
+    lava_dl: Annotated[
+        bool, typer.Option("--lava-dl", help="Write a .net too, which lava-dl's netx runs with the same spikes.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Where the files go, without suffix; default NET-MODE.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -95,13 +129,18 @@ def export(
     from spikefold.deploy.commands import export_net
 
     with _progress(as_json) as report:
-        result = export_net(net, checkpoint, data, attention, time_steps, samples, threshold_levels, out, report)
+        result = export_net(
+            with_dialect(net, dialect), checkpoint, data, attention, time_steps, samples, threshold_levels,
+            nir_dialect, approximate, out, report, sample, lava_dl,
+        )  # fmt: skip
     if as_json:
         print_json(result)
     else:
         for kind, path in result["files"].items():
             typer.echo(f"{kind}: {path}")
         typer.echo(result["summary"])
+        for line in (*result["portable"], *result["lava_dl"]):
+            typer.echo(line)
         for layer in result["threshold_palette"]:
             typer.echo(
                 f"{layer['name']}: {layer['levels_before']} -> {layer['levels']} thresholds, changed by "
@@ -113,6 +152,7 @@ def export(
 @app.command()
 def finetune(
     net: NetArgument,
+    dialect: FromOption = None,
     checkpoint: CheckpointOption = None,
     mode: AttentionOption = "static",
     bits: Annotated[int, typer.Option(help="Bits of a weight.")] = 8,
@@ -135,7 +175,8 @@ def finetune(
     """
     from spikefold.deploy.finetune import finetune_net
 
-    report = None if as_json else lambda line: typer.echo(line, err=True)
+    report = (lambda line: typer.echo(line, err=True)) if shows_progress(as_json) else None
+    net = with_dialect(net, dialect)
     made = finetune_net(net, checkpoint, data, mode, bits, epochs, seed, samples, learning_rate, out, report)
     if as_json:
         print_json(made)
@@ -149,12 +190,12 @@ def finetune(
 
 @app.command()
 def simulate(
-    file: Annotated[Path, typer.Argument(help="A .nir that `spikefold export` wrote.")],
+    file: IntegerNetArgument,
     data: DataOption = "saccade-mnist",
     backend: Annotated[
-        Literal["onnx", "lava", "torch", "reference"],
-        typer.Option(help="onnx is fast; lava is Lava's CPU backend in a child process. All give the same bits."),
-    ] = "onnx",
+        Literal["fast", "onnx", "lava", "torch", "reference"],
+        typer.Option(help="fast is for whole test sets, lava Lava's CPU simulation. All give the same bits."),
+    ] = "fast",
     samples: SamplesOption = None,
     time_limit: LimitOption = 600.0,
     as_json: JsonOption = False,
@@ -174,46 +215,12 @@ def simulate(
     typer.echo(f"{result['samples']} samples on {backend}: {accuracy}, {result['seconds']:.1f} s")
 
 
-@app.command()
-def verify(
-    net: NetArgument,
-    checkpoint: CheckpointOption = None,
-    data: DataOption = "saccade-mnist",
-    attention: AttentionOption = "static",
-    time_steps: StepsOption = None,
-    file: Annotated[
-        Path | None, typer.Option(help="The .nir made of NET, in the mode it has; without it, NET is lowered here.")
-    ] = None,
-    samples: Annotated[int, typer.Option(help="Held-out samples to compare on.")] = 32,
-    lava_samples: Annotated[int, typer.Option(help="How many of them Lava runs; 0 leaves Lava out.")] = 4,
-    time_limit: LimitOption = 600.0,
-    out: Annotated[Path | None, typer.Option(help="Folder for verification.json and layers.csv.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Prove that what runs is what was trained; exit code 1 if it is not.
-
-    Four kinds of error, layer by layer, never in one number: folding (float rounding), lowering attention, quantising,
-    and torch against ONNX against Lava against the file (0).
-    """
-    from spikefold.deploy.commands import verify_net
-    from spikefold.deploy.verify_report import summary_lines
-
-    with _progress(as_json) as report:
-        result = verify_net(
-            net, checkpoint, data, attention, time_steps, file, samples, lava_samples, time_limit, out, report
-        )
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        for line in summary_lines(result):
-            typer.echo(line)
-    if not result.passed:
-        raise typer.Exit(1)
+app.command("verify")(verify_command)
 
 
 @app.command()
 def energy(
-    file: Annotated[Path, typer.Argument(help="A .nir that `spikefold export` wrote.")],
+    file: IntegerNetArgument,
     data: DataOption = "saccade-mnist",
     hardware: HardwareOption = ALL_HARDWARE,
     samples: SamplesOption = None,
@@ -238,33 +245,14 @@ def energy(
             typer.echo(f"  - {note}")
 
 
-@app.command()
-def compare(
-    nets: Annotated[list[str], typer.Argument(help="Shipped names, checkpoints, or package.module:builder.")],
-    checkpoint: CheckpointOption = None,
-    data: DataOption = "saccade-mnist",
-    calibration: Annotated[str | None, typer.Option(help="Training .npz; needed when DATA is an .npz.")] = None,
-    attention: AttentionsOption = ["static", "dynamic"],  # noqa: B006  # typer copies it
-    time_steps: StepsOption = None,
-    hardware: HardwareOption = ALL_HARDWARE,
-    samples: SamplesOption = None,
-    lava_samples: Annotated[int, typer.Option(help="Samples that Lava runs too; 0 leaves Lava out.")] = 4,
-    out: Annotated[Path | None, typer.Option(help="Folder for table.csv, table.json and the picture.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Put variants and attention modes side by side: accuracy, spikes, operations, energy."""
-    from spikefold.deploy.commands import compare_nets
-
-    with _progress(as_json) as report:
-        rows = compare_nets(
-            nets, checkpoint, data, calibration, attention, time_steps, hardware, samples, lava_samples, out, report
-        )
-    _show_rows(rows, as_json)
+app.command("compare")(compare_command)
+app.command("sweep")(sweep_command)
+app.add_typer(cache_app, name="cache")
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the table, the picture and the files.")] = Path("demo-out"),
+    out: Annotated[Path, typer.Option(help="Folder for report, table, picture and files.")] = Path("demo-out"),
     quick: Annotated[bool, typer.Option("--quick", help="100 test digits instead of 1,000.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -273,15 +261,18 @@ def demo(
 
     with _progress(as_json) as report:
         rows = run_demo(out, quick, report)
-    _show_rows(rows, as_json)
+    show_rows(rows, as_json)
     if not as_json:
-        typer.echo(f"table.csv, table.json, accuracy-energy.png, .nir and .onnx files: {out}")
+        typer.echo(f"report.html, table.csv, table.json, accuracy-energy.png, .nir and .onnx files: {out}")
 
 
 @app.command()
 def models(
     name: Annotated[
-        str | None, typer.Argument(help="Show one network, with options and what stands in the way.")
+        str | None,
+        typer.Argument(
+            help="Show one network, with options and what stands in the way.", autocompletion=completion.networks
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -303,7 +294,12 @@ def models(
 @app.command("import-checkpoint")
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(help="A state dict as the authors saved it (.pth, .pt, .tar, .safetensors).")],
-    name: Annotated[str, typer.Option("--as", help="A network with released weights; see `spikefold models`.")],
+    name: Annotated[
+        str,
+        typer.Option(
+            "--as", help="A network with released weights; see `spikefold models`.", autocompletion=completion.networks
+        ),
+    ],
     option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for the network where the file does not tell; repeatable.")
     ] = None,
@@ -331,7 +327,13 @@ app.command("map")(map_command)
 
 @app.command()
 def info(
-    file: Annotated[str | None, typer.Argument(help="A .nir, .onnx or .safetensors file, or a shipped name.")] = None,
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            help="A .nir, .net, .onnx or .safetensors file, or a shipped name.",
+            autocompletion=completion.files_and_nets,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a file holds; without a file, versions, shipped nets and hardware."""
@@ -372,29 +374,6 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _show_rows(rows: list[Any], as_json: bool) -> None:
-    if as_json:
-        from spikefold.deploy.compare import plain_rows
-
-        print_json(plain_rows(rows))
-        return
-    from spikefold.deploy.tables import answers, comparison_table, console, notes
-
-    console().print(comparison_table(rows))
-    for line in (*answers(rows), *(f"  - {note}" for note in notes(rows))):
-        typer.echo(line)
-
-
-def _warn(message: Warning | str, category: type[Warning], *_: Any) -> None:
-    if issubclass(category, SpikefoldWarning):
-        typer.echo(f"warning: {message}", err=True)
-
-
 def main() -> None:
-    """Entry point: bad input ends with one line and exit code 2."""
-    warnings.showwarning = _warn  # type: ignore[assignment]  # Python passes all arguments by position
-    try:
-        app()
-    except SpikefoldError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+    """Entry point of ``spikefold``."""
+    run(app)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons
+from spikefold.converters.gate_shapes import value_shapes
 from spikefold.converters.onnx.counts import fan_out
-from spikefold.converters.ranges import value_shapes
 from spikefold.converters.reference import Trace
 from spikefold.converters.time_axis import running_state
 from spikefold.deploy.activity import Activity, GateActivity, LayerActivity, RelayActivity, SynapseActivity

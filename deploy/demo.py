@@ -10,6 +10,8 @@ from spikefold.converters.onnx import save_onnx, to_onnx_clip
 from spikefold.deploy.compare import compare, write_csv, write_json
 from spikefold.deploy.comparison import Row
 from spikefold.deploy.picture import draw_accuracy_energy
+from spikefold.deploy.report.evidence import Evidence
+from spikefold.deploy.report.page import check_report, write_report
 from spikefold.deploy.sources import SACCADE_MNIST, find_data, find_net
 from spikefold.errors import InputError
 
@@ -18,7 +20,7 @@ _NETS = ("plain", "asa", "fsta")
 
 
 def run_demo(out: Path, quick: bool, report: Callable[[str], None]) -> list[Row]:
-    """Compare the shipped nets and write table, picture and files to the folder ``out``.
+    """Compare the shipped nets and write report, table, picture and files to the folder ``out``.
 
     Parameters
     ----------
@@ -31,6 +33,7 @@ def run_demo(out: Path, quick: bool, report: Callable[[str], None]) -> list[Row]
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; name a folder")
+    check_report()
     out.mkdir(parents=True, exist_ok=True)
     report("filming the digits with three saccades")
     calibration = find_data(SACCADE_MNIST, "train", CALIBRATION_SAMPLES).clips()
@@ -38,7 +41,10 @@ def run_demo(out: Path, quick: bool, report: Callable[[str], None]) -> list[Row]
     if test.labels is None:
         raise InputError(f"{SACCADE_MNIST} came without labels")
     nets = [find_net(name) for name in _NETS]
-    rows = compare(nets, calibration, test.clips(), test.labels, lava_samples=2 if quick else 4, report=report)
+    evidence = Evidence(SACCADE_MNIST, report)
+    rows = compare(
+        nets, calibration, test.clips(), test.labels, lava_samples=2 if quick else 4, report=report, watch=evidence.add
+    )
     report("writing files")
     for row in rows:
         stem = row.name if row.mode == "none" else f"{row.name}-{row.mode}"
@@ -47,4 +53,5 @@ def run_demo(out: Path, quick: bool, report: Callable[[str], None]) -> list[Row]
     write_csv(rows, out / "table.csv")
     write_json(rows, out / "table.json")
     draw_accuracy_energy(rows, out / "accuracy-energy.png")
+    write_report(evidence, out / "report.html")
     return rows

@@ -5,17 +5,23 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+import spikefold
 from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort, Neurons, Synapse
-from spikefold.converters.reference import run_reference
+from spikefold.converters.reference import Trace, run_reference
+from spikefold.deploy.cache import Cache
 from spikefold.deploy.lava.interpreter import (
     environment_folder,
     environment_python,
@@ -25,6 +31,7 @@ from spikefold.deploy.lava.interpreter import (
     why_not,
 )
 from spikefold.deploy.lava.runner import run_lava
+from spikefold.deploy.words import size
 from spikefold.errors import BackendError
 
 LAVA_NEEDS = ("numpy==1.26.4", "scipy==1.17.1", "networkx==3.6.1", "asteval==1.0.10")
@@ -34,6 +41,19 @@ LAVA = "lava-nc==0.10.0"
 LAVA_PYTHONS = ((3, 11), (3, 12))
 """Pythons that have wheels of numpy 1.26, the newest that Lava runs with."""
 INSTALL_LIMIT_S = 1800.0
+REQUIRED = (
+    "torch", "numpy", "onnx", "onnxruntime", "nir", "h5py", "safetensors", "pydantic", "pint", "yaml", "typer", "rich",
+    "numba", "joblib",
+)  # fmt: skip
+"""Modules that spikefold cannot do without."""
+EXTRAS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "events": ("reads recorded events", ("tonic", "aedat")),
+    "report": ("draws pictures and reports", ("matplotlib", "plotly", "jinja2")),
+    "train": ("trains by the recipe fsta-gesture", ("pytorch_optimizer",)),
+    "cluster": ("sweeps on a Dask cluster", ("distributed",)),
+}
+"""Optional extras: what for, and their modules. Those of `data` are looked at by the file that is needed of them."""
+_DISTRIBUTIONS = {"yaml": "PyYAML"}
 
 
 @dataclass(frozen=True)
@@ -48,12 +68,19 @@ class Check:
 
 
 def diagnose(time_limit_s: float = 120.0) -> list[Check]:
-    """Look at Python, the packages and Lava; ``time_limit_s`` ends Lava's test run."""
+    """Look at spikefold, Python, all packages, the fast engine, the cache and Lava, whose test run a limit ends."""
     return [
+        Check("spikefold", True, f"{importlib.metadata.version('spikefold')} in {Path(spikefold.__file__).parent}"),
         _python(),
-        *(_package(name, "pip install spikefold") for name in ("torch", "numpy", "onnxruntime", "nir")),
+        *(_package(name, "pip install spikefold") for name in REQUIRED),
+        _fast_engine(),
+        _cache(),
         _digits(),
-        _package("matplotlib", "pip install 'spikefold[report]'", optional=True),
+        *(
+            _package(name, f"pip install 'spikefold[{extra}]'", what)
+            for extra, (what, names) in EXTRAS.items()
+            for name in names
+        ),
         _lava(time_limit_s),
     ]
 
@@ -122,13 +149,48 @@ def _python() -> Check:
     return Check("python", ok, ".".join(map(str, sys.version_info[:3])), "" if ok else "use Python 3.11 or newer")
 
 
-def _package(name: str, remedy: str, *, optional: bool = False) -> Check:
-    """Import a package: one that is installed but broken must not pass."""
+def _package(name: str, remedy: str, what: str | None = None) -> Check:
+    """Import a package: one that is installed but broken must not pass. It is optional if it says what it is for."""
+    title, optional = (name, False) if what is None else (f"{name} ({what})", True)
     try:
-        importlib.import_module(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what packages say of each other is not for users of ours
+            importlib.import_module(name)
+        version = importlib.metadata.version(_DISTRIBUTIONS.get(name, name))
     except Exception as error:
-        return Check(name, False, f"{type(error).__name__}: {error}", remedy, optional)
-    return Check(name, True, importlib.metadata.version(name), "", optional)
+        return Check(title, False, f"{type(error).__name__}: {error}", remedy, optional)
+    return Check(title, True, version, "", optional)
+
+
+def _fast_engine() -> Check:
+    """Run a net on the fast engine, and say where its compiled code is kept: without that each start takes long."""
+    name, clips = "fast engine", np.random.default_rng(0).integers(0, 2, (4, 2, 1, 4, 4))
+    remedy = "set NUMBA_CACHE_DIR to a folder that can be written"
+    graph, start = _tiny_graph(), time.perf_counter()
+    try:
+        from spikefold.converters.fast import kernels, run_fast
+
+        trace = run_fast(graph, clips)
+    except Exception as error:
+        return Check(name, False, f"{type(error).__name__}: {error}", remedy)
+    if not _equals_reference(graph, clips, trace):
+        return Check(name, False, "a test net differs from the reference", "report this with the versions above")
+    made = [f.stats for f in vars(kernels).values() if hasattr(f, "stats")]
+    how = "compiled now and kept" if any(stats.cache_misses for stats in made) else "compiled before and kept"
+    folder = next(stats.cache_path for stats in made)
+    return Check(name, True, f"a test net equals the reference, {time.perf_counter() - start:.1f} s; {how} in {folder}")
+
+
+def _cache() -> Check:
+    """Look whether sweeps can keep their results."""
+    cache = Cache()
+    held = cache.held()
+    detail = f"{cache.folder}: {sum(h.entries for h in held)} entries, {size(sum(h.bytes for h in held))}"
+    there = next(folder for folder in (cache.folder, *cache.folder.parents) if folder.exists())
+    if there.is_dir() and os.access(there, os.W_OK):
+        return Check("cache", True, detail, "", True)
+    remedy = "set SPIKEFOLD_CACHE to a folder that can be written"
+    return Check("cache", False, f"{detail}; {there} cannot be written", remedy, True)
 
 
 def _digits() -> Check:
@@ -152,12 +214,15 @@ def _lava(time_limit_s: float) -> Check:
         trace = run_lava(graph, clips, time_limit_s)
     except BackendError as error:
         return Check("lava", False, f"{python}: {error}", "spikefold doctor --install-lava", True)
-    expected = run_reference(graph, clips)
-    equal = all(np.array_equal(trace.membranes[n.name], expected.membranes[n.name]) for n in graph.neurons)
-    if not equal:
+    if not _equals_reference(graph, clips, trace):
         detail = f"{python}: a test net differs from the reference"
         return Check("lava", False, detail, "report this with the versions above", True)
     return Check("lava", True, f"{python}: a test net equals the reference", "", True)
+
+
+def _equals_reference(graph: FixedPointGraph, clips: NDArray[np.int64], trace: Trace) -> bool:
+    expected = run_reference(graph, clips)
+    return all(np.array_equal(trace.membranes[n.name], expected.membranes[n.name]) for n in graph.neurons)
 
 
 def _tiny_graph() -> FixedPointGraph:

@@ -22,8 +22,8 @@ from spikefold.deploy.onnx_runner import ClipRunner, StepRunner
 from spikefold.deploy.run import differences_by_layer
 from spikefold.errors import InputError
 
-VerifiedBackend = Literal["torch", "onnx", "lava"]
-BACKENDS: tuple[VerifiedBackend, ...] = ("torch", "onnx", "lava")
+VerifiedBackend = Literal["fast", "torch", "onnx", "lava"]
+BACKENDS: tuple[VerifiedBackend, ...] = ("fast", "torch", "onnx", "lava")
 BATCH = 16
 
 
@@ -119,10 +119,14 @@ def check_backends(
     found = {name: BackendEquality(name) for name in [*names, "nir file"]}
     again = read_back(graph)
     onnx = ClipRunner(graph, trace=True) if "onnx" in names else None
+    if "fast" in names:
+        from spikefold.converters.fast import run_fast  # brings numba along
     stepped = StepRunner(to_onnx_step(graph)) if "onnx step" in names else None
     for batch in batches(clips, BATCH):
         expected = run_reference(graph, batch)
         runs: dict[str, Trace | None] = {"nir file": run_engine(again, batch)}
+        if "fast" in names:
+            runs["fast"] = run_fast(graph, batch)
         if "torch" in names:
             runs["torch"] = run_engine(graph, batch)
         if onnx is not None:

@@ -275,6 +275,29 @@ def load_hardware(name_or_path: str | Path) -> Hardware:
     return _shipped(text)
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without what can grow without end (aliases) or vanish in silence (the first of two equal keys)."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(
+                None, None, f"alias *{event.anchor}: aliases are not read, write it out", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value:
+            if key.value.__hash__ is not None and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value} is there twice; remove one", key.start_mark
+                )
+            if key.value.__hash__ is not None:
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 @functools.cache
 def _shipped(name: str) -> Hardware:
     return _parse((resources.files(_SHIPPED_PACKAGE) / f"{name}.yaml").read_bytes(), f"{name}.yaml")
@@ -283,9 +306,9 @@ def _shipped(name: str) -> Hardware:
 def _read(path: Path) -> bytes:
     try:
         if not path.is_file():
-            raise HardwareConfigError(
-                f"{path}: no such file; give the path of a YAML file or one of {shipped_hardware()}"
-            )
+            what = "no file but a folder" if path.is_dir() else "no such file"
+            names = ", ".join(shipped_hardware())
+            raise HardwareConfigError(f"{path}: {what}; give the path of a YAML file, or one of {names}")
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
@@ -299,11 +322,12 @@ def _read(path: Path) -> bytes:
 
 def _parse(content: bytes, label: str) -> Hardware:
     try:
-        document: object = yaml.safe_load(content.decode("utf-8"))
+        document: object = yaml.load(content.decode("utf-8"), _PlainLoader)  # noqa: S506  # a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise HardwareConfigError(f"{label}: not readable as YAML in UTF-8 ({error}); correct the file") from error
     if not isinstance(document, dict):
-        raise HardwareConfigError(f"{label}: the top level is a {type(document).__name__}; write a mapping")
+        what = "the file is empty" if document is None else f"the top level is a {type(document).__name__}"
+        raise HardwareConfigError(f"{label}: {what}; write a mapping, such as docs/hardware_files.md shows in full")
     try:
         return _ADAPTER.validate_python(document, context={"estimate": document.get("estimate") is True})
     except ValidationError as error:
@@ -321,5 +345,7 @@ def _describe(problem: dict[str, Any]) -> str:
     given = problem["input"]
     if kind == "missing":
         return f"{field}: missing{advice}"
+    if kind == "union_tag_invalid":
+        return f"family: {given['family']!r}: no such family{advice}"
     shown = f"a {type(given).__name__}" if isinstance(given, dict | list) else reprlib.repr(given)
     return f"{field}: {shown}: {message}{advice}"

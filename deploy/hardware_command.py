@@ -6,11 +6,15 @@ from typing import Annotated
 
 import typer
 
+from spikefold.deploy import completion
 from spikefold.deploy.cli_options import JsonOption, print_json
 
 
 def hardware(
-    name: Annotated[str | None, typer.Argument(help="A shipped description, or the path of a YAML file.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A shipped description, or the path of a YAML file.", autocompletion=completion.hardware),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the hardware descriptions, or show every number of one: range, unit, grade, source.

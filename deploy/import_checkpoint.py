@@ -46,9 +46,14 @@ def import_checkpoint(file: Path, name: str, out: Path, arguments: dict[str, Opt
     found = {key.removeprefix("module."): tensor for key, tensor in load_state_dict_file(file).items()}
     try:
         read = entry.build_arguments(found)
-    except (KeyError, IndexError, StopIteration) as error:
+    except (LookupError, StopIteration) as error:
         raise FileFormatError(
             f"{file}: no checkpoint of {entry.released.repository}: {error} is missing; name another network with --as"
+        ) from error
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:  # shapes of something else
+        raise FileFormatError(
+            f"{file}: no checkpoint of {entry.released.repository}: its shapes fit no such network ({error}); name "
+            "another with --as"
         ) from error
     network = build(name, **{**read, **arguments})  # type: ignore[arg-type]
     report = load_released(network, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import onnx
 
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons
-from spikefold.converters.nir_file import load_nir
 from spikefold.deploy.hardware import shipped_hardware
+from spikefold.deploy.run import open_net
 from spikefold.deploy.tuned import TUNED, find_file
 from spikefold.errors import FileFormatError, InputError
 from spikefold.models import load_checkpoint
@@ -34,16 +35,16 @@ def describe(file: str | None) -> dict[str, Any]:
         versions = {p: importlib.metadata.version(p) for p in _PACKAGES}
         return {**versions, "shipped nets": ", ".join([*SHIPPED, *TUNED]), "hardware": ", ".join(shipped_hardware())}
     path = shipped(file) if file in SHIPPED else find_file(file)
-    if path.suffix == ".nir":
-        return _describe_net(load_nir(path))
-    if not path.is_file():
+    if path.suffix in (".nir", ".net"):
+        return _describe_net(open_net(path))
+    if not os.path.isfile(path):
         raise InputError(f"{file}: neither a file nor a shipped net ({', '.join([*SHIPPED, *TUNED])})")
     if path.suffix == ".safetensors":
         _, meta = load_checkpoint(path)
         return asdict(meta)
     if path.suffix == ".onnx":
         return _describe_onnx(path)
-    raise InputError(f"{file}: spikefold reads .nir, .onnx and .safetensors")
+    raise InputError(f"{file}: spikefold reads .nir, .net, .onnx and .safetensors")
 
 
 def _describe_net(graph: FixedPointGraph) -> dict[str, Any]:
@@ -77,9 +78,11 @@ def _describe_dynamics(n: Neurons) -> str:
 
 def _describe_onnx(path: Path) -> dict[str, Any]:
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf raises whatever comes up on a damaged file
         raise FileFormatError(f"{path}: not a readable ONNX file ({type(error).__name__})") from error
+    if not model.HasField("graph"):
+        raise FileFormatError(f"{path}: not a readable ONNX file (it has no graph)")
     return {
         **{p.key: p.value for p in model.metadata_props},
         "inputs": ", ".join(i.name for i in model.graph.input),

@@ -24,9 +24,9 @@ from spikefold.converters.engine import run_engine
 from spikefold.converters.fixed_point_graph import AttentionMode, FixedPointGraph, Neurons
 from spikefold.converters.float_graph import FloatNet, FloatPopulation
 from spikefold.converters.gate_float import run_float
-from spikefold.converters.ranges import magnitude, membrane_range, weighted_range
-from spikefold.converters.reference import population_current, run_population, sum_currents, synapse_current
+from spikefold.converters.reference import run_population
 from spikefold.deploy.equality import BATCH
+from spikefold.deploy.states import LayerStates, StateCounter, fire_at_equality, membranes_before_reset, weighted_sums
 
 Int = NDArray[np.int64]
 
@@ -98,46 +98,6 @@ class Quantisation:
 
 
 @dataclass(frozen=True)
-class Used:
-    """Largest magnitude of a value: on these clips, proved for all clips of their T, and what the format holds."""
-
-    used: int
-    proved: int
-    limit: int
-
-
-@dataclass(frozen=True)
-class LayerStates:
-    """How one layer of the integer net uses its 24-bit states.
-
-    Attributes
-    ----------
-    values : int
-        Values of each state: neurons x steps x samples.
-    current, membrane : Used
-        Loihi's u (weighted sums in 2**-6 weights, before they wrap) and v (before it clips and before the reset).
-    wrapped, clipped : int
-        Currents that wrapped at 24 bits, and membranes that clipped there.
-    saturated : int
-        Messages of a relay that an end of their range cut off, other than a rectifier's negative ones.
-    fires_at_equality : bool
-        Whether the module's neuron fires where membrane and threshold are equal; the chip's does not.
-    ties : int
-        Membranes exactly at the threshold: with ``fires_at_equality``, spikes that the comparator costs.
-    """
-
-    name: str
-    values: int
-    current: Used
-    membrane: Used
-    wrapped: int
-    clipped: int
-    saturated: int
-    fires_at_equality: bool
-    ties: int
-
-
-@dataclass(frozen=True)
 class LayerErrors:
     """The two approximations and the use of the number formats; ``attention`` is None for a net without gates."""
 
@@ -147,19 +107,15 @@ class LayerErrors:
 
 
 class _Tally:
-    """Sums over batches: counts and largest values by (what, layer), and predictions by net."""
+    """Sums over batches: counts by (what, layer), and predictions by net."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
-        self.largest: Counter[tuple[str, str]] = Counter()
         self.power: defaultdict[tuple[str, str], float] = defaultdict(float)
         self.predictions: defaultdict[str, list[int]] = defaultdict(list)
 
     def add(self, what: str, name: str, which: Tensor | NDArray[np.bool_]) -> None:
         self.counts[what, name] += int(which.sum())
-
-    def reach(self, what: str, name: str, values: Int) -> None:
-        self.largest[what, name] = max(self.largest[what, name], int(np.abs(values).max()))
 
     def compare(self, what: str, name: str, wanted: NDArray[np.float64], found: NDArray[np.float64]) -> None:
         self.power[f"{what} signal", name] += float(np.square(wanted).sum())
@@ -201,9 +157,9 @@ def measure_layers(
     labels : integer array ``[B]`` or None
         Their classes.
     """
-    tally = _Tally()
+    tally, states = _Tally(), StateCounter(fixed, fire_at_equality(lowered))
     for batch in batches(clips, BATCH):
-        _add_batch(tally, dynamic, lowered, fixed, np.asarray(batch, dtype=np.int64))
+        _add_batch(tally, states, dynamic, lowered, fixed, np.asarray(batch, dtype=np.int64))
     count, changed = tally.counts, tally.changed
     attention = None
     if calibration.gates:
@@ -232,27 +188,12 @@ def measure_layers(
     quantisation = Quantisation(
         quantised, changed("lowered", "fixed"), tally.accuracy("lowered", labels), tally.accuracy("fixed", labels)
     )
-    return LayerErrors(attention, quantisation, _states(tally, fixed, lowered, len(clips)))
+    return LayerErrors(attention, quantisation, states.states())
 
 
-def _states(tally: _Tally, fixed: FixedPointGraph, lowered: FloatNet, steps: int) -> tuple[LayerStates, ...]:
-    at_equality = {p.name: p.fires and not p.strict for p in lowered.populations}
-    count, limit = tally.counts, arithmetic.STATE_LIMIT
-    layers = []
-    for n in fixed.neurons:
-        current = magnitude(weighted_range(fixed, n)) << n.current_shift
-        membrane = magnitude(membrane_range(fixed, n, steps))
-        layers.append(
-            LayerStates(
-                n.name, count["values", n.name], Used(tally.largest["current", n.name], current, limit),
-                Used(tally.largest["membrane", n.name], membrane, limit), count["wrapped", n.name],
-                count["clipped", n.name], count["saturated", n.name], at_equality[n.name], count["ties", n.name],
-            )
-        )  # fmt: skip
-    return tuple(layers)
-
-
-def _add_batch(tally: _Tally, dynamic: FloatNet, lowered: FloatNet, fixed: FixedPointGraph, batch: Int) -> None:
+def _add_batch(
+    tally: _Tally, states: StateCounter, dynamic: FloatNet, lowered: FloatNet, fixed: FixedPointGraph, batch: Int
+) -> None:
     real = torch.from_numpy(batch).float()
     with torch.no_grad():
         logits, before = dynamic.run(real)
@@ -270,7 +211,9 @@ def _add_batch(tally: _Tally, dynamic: FloatNet, lowered: FloatNet, fixed: Fixed
         for p in lowered.populations:
             n = next(n for n in fixed.neurons if n.name == p.name)
             _add_attention(tally, p, before, after)
-            _add_rounding(tally, fixed, p, n, after, fine, own)
+            carried = weighted_sums(fixed, n, own)
+            states.add(n, carried, own[n.name])
+            _add_rounding(tally, fixed, p, n, after, fine, carried, own[n.name])
 
 
 def _add_attention(
@@ -299,11 +242,14 @@ def _add_rounding(
     n: Neurons,
     floats: Mapping[str, Tensor],
     fine: Mapping[str, Int],
-    own: Mapping[str, Int],
+    carried: Int,
+    own: Int,
 ) -> None:
-    """Count one layer in: ``fine`` is what the float net sends, in `_FINE_BITS`, ``own`` what the integer net does."""
-    isolated = _whole(sum_currents(n, [synapse_current(s, fine[s.source]) for s in fixed.incoming(n.name)]))
-    carried = sum_currents(n, [synapse_current(s, own[s.source]) for s in fixed.incoming(n.name)])
+    """Count one layer in: ``fine`` is what the float net sends, in `_FINE_BITS`.
+
+    ``carried`` are the weighted sums of what the integer net sends, ``own`` is what the layer makes of them.
+    """
+    isolated = _whole(weighted_sums(fixed, n, fine))
     teacher = _whole(fine[n.name]) if n.fires else np.zeros_like(carried)
     gated = _gated_current(p, floats)
     wanted = _message(p, gated) if p.relays else p.fire(gated, torch.from_numpy(teacher).float())[1]
@@ -314,46 +260,14 @@ def _add_rounding(
         else:
             real = arithmetic.relay_message(rounded, n.relay.shift, n.relay.low, n.relay.high) * n.message_unit
         tally.compare(what, n.name, wanted.double().numpy(), real)
-    current = carried << n.current_shift
-    membrane = membranes_before_reset(n, carried, teacher if n.relay is not None else own[n.name])
-    tally.counts["values", n.name] += membrane.size
-    tally.reach("current", n.name, current)
-    tally.reach("membrane", n.name, membrane)
-    tally.add("wrapped", n.name, arithmetic.wrap24(current) != current)
-    tally.add("clipped", n.name, arithmetic.clip24(membrane) != membrane)
-    if n.relay is not None:
-        reached = arithmetic.shift_toward_zero(arithmetic.clip24(membrane), n.relay.shift)
-        tally.add("saturated", n.name, (reached > n.relay.high) | ((reached < n.relay.low) & (n.relay.low < 0)))
     if n.fires:
         tally.add("isolated", n.name, run_population(n, isolated)[0] != teacher)
-        tally.add("cumulative", n.name, own[n.name] != teacher)
-        tally.add("ties", n.name, membrane == n.v_threshold << arithmetic.STATE_FRACTION_BITS)
+        tally.add("cumulative", n.name, own != teacher)
 
 
 def _whole(fine: Int) -> Int:
     """The nearest whole number of what has `_FINE_BITS` fraction bits; exact where it comes from spikes."""
     return (fine + (1 << (_FINE_BITS - 1))) >> _FINE_BITS
-
-
-def membranes_before_reset(population: Neurons, weighted: Int, teacher: Int) -> Int:
-    """Membranes ``[T, B, *shape]`` of integer neurons that reset where ``teacher`` spikes, before they clip.
-
-    Those of a relay are its gated currents.
-    ``weighted`` are the weighted sums, ``teacher`` spikes 0 or 1; with the population's own spikes this is what it
-    compares with its threshold, but for the clipping.
-    """
-    current = population_current(population, weighted)
-    if population.relay is not None:
-        return current
-    membranes = np.empty_like(current)
-    v = np.zeros_like(current[0])
-    for t in range(len(current)):
-        membranes[t] = arithmetic.decay(v, population.dv) + current[t]
-        clipped = arithmetic.clip24(membranes[t])
-        v = arithmetic.after_reset(
-            clipped, teacher[t], population.v_threshold, population.v_reset, population.soft_reset
-        )
-    return membranes
 
 
 def _gated_current(population: FloatPopulation, spikes: Mapping[str, Tensor]) -> Tensor:

@@ -8,22 +8,29 @@ from typing import Annotated
 
 import typer
 
-from spikefold.deploy.cli_options import JsonOption, print_json
+from spikefold.deploy import completion
+from spikefold.deploy.cli_options import IntegerNetArgument, JsonOption, print_json
 from spikefold.deploy.progress import progress
 
 
 def map_(
-    file: Annotated[Path, typer.Argument(help="A .nir that `spikefold export` wrote.")],
-    hardware: Annotated[str, typer.Option(help="loihi1, loihi2, or a YAML of yours.")] = "loihi1",
-    out: Annotated[Path | None, typer.Option(help="Folder for mapping.json and mapping.png.")] = None,
+    file: IntegerNetArgument,
+    hardware: Annotated[
+        str, typer.Option(help="loihi1, loihi2, speck, or a YAML of yours.", autocompletion=completion.hardware)
+    ] = "loihi1",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for mapping.json and, of cores on a mesh, mapping.png.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put a deployed net onto the cores of a chip, and say what each layer takes; exit code 1 if a rule is broken.
 
-    Layers are split over cores, on as many chips as they need; all rules that the net breaks are listed at once.
+    Layers are split over cores, on as many chips as they need; on a chip of one core a layer, such as speck, each is
+    held against the limits of a core. All rules that the net breaks are listed at once.
     """
+    from spikefold.deploy.mapping.layout import Mapping
     from spikefold.deploy.mapping.mapper import map_net
-    from spikefold.deploy.mapping_tables import draw_mapping, layers_table, summary_lines
+    from spikefold.deploy.mapping_tables import draw_mapping, layer_cores_table, layers_table, summary_lines
     from spikefold.deploy.tables import console
     from spikefold.files import atomic_path
 
@@ -35,11 +42,12 @@ def map_(
             out.mkdir(parents=True, exist_ok=True)
             with atomic_path(out / "mapping.json") as temporary:
                 temporary.write_text(json.dumps(mapping.to_dict()))
-            draw_mapping(mapping, out / "mapping.png")
+            if isinstance(mapping, Mapping):
+                draw_mapping(mapping, out / "mapping.png")
     if as_json:
         print_json(mapping.to_dict())
     else:
-        console().print(layers_table(mapping))
+        console().print(layers_table(mapping) if isinstance(mapping, Mapping) else layer_cores_table(mapping))
         for line in summary_lines(mapping):
             typer.echo(line)
     if mapping.violations:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from spikefold.deploy.figure import blank_figure, save_figure
+from spikefold.deploy.mapping.layer_cores import PARTS, LayerCores
 from spikefold.deploy.mapping.layout import Mapping
-from spikefold.errors import BackendError
-from spikefold.files import atomic_path
 
 _COLUMNS = {
     "neurons": "neurons",
@@ -65,21 +65,38 @@ def _used(name: str, used: int, limit: int | None) -> str:
     return f"{_amount(name, used)}{share}"
 
 
-def summary_lines(mapping: Mapping) -> list[str]:
-    """Broken rules, cautions, and the way of messages, in one line each."""
+def layer_cores_table(mapping: LayerCores) -> Table:
+    """What every layer takes of the core that runs it, or of the largest where none does."""
+    title = f"{mapping.net} on {mapping.hardware}: a core a layer, {mapping.cores} cores; limits only, not simulated"
+    table = Table(title=title, title_justify="left")
+    for name in ("layer", "shape", "core", *PARTS):
+        table.add_column(name, justify="left" if name == "layer" else "right")
+    for layer in mapping.layers:
+        used = [f"{layer.used[p]:,} of {layer.limits[p]:,} ({layer.used[p] / layer.limits[p]:.0%})" for p in PARTS]
+        core = "none" if layer.core is None else f"{layer.core}"
+        table.add_row(layer.name, " x ".join(map(str, layer.shape)), core, *used)
+    return table
+
+
+def summary_lines(mapping: Mapping | LayerCores) -> list[str]:
+    """The way of messages, cautions, and broken rules, in one line each."""
+    lines = [] if isinstance(mapping, LayerCores) else [_way(mapping)]
+    lines += [f"caution: {caution}" for caution in mapping.cautions]
+    if mapping.violations:
+        many = "1 rule is" if len(mapping.violations) == 1 else f"{len(mapping.violations)} rules are"
+        lines.append(f"does not run as it is, {many} broken:")
+    else:
+        lines.append("every rule is kept" if isinstance(mapping, Mapping) else "every limit is kept")
+    return lines + [f"  - {violation}" for violation in mapping.violations]
+
+
+def _way(mapping: Mapping) -> str:
     traffic = mapping.traffic
     hops = sum(t.column_hops + t.row_hops for t in traffic)
     inside = sum(t.axons for t in traffic if t.source in {layer.name for layer in mapping.layers})
     borders = sum(t.chip_borders for t in traffic)
-    lines = [f"axons between cores: {inside:,}, {hops / max(1, inside):.2f} hops each on average"]
-    if borders:
-        lines[0] += f", {borders / inside:.2f} borders between chips"
-    lines += [f"caution: {caution}" for caution in mapping.cautions]
-    if mapping.violations:
-        lines.append(f"does not run as it is, {len(mapping.violations)} rules are broken:")
-    else:
-        lines.append("every rule is kept")
-    return lines + [f"  - {violation}" for violation in mapping.violations]
+    line = f"axons between cores: {inside:,}, {hops / max(1, inside):.2f} hops each on average"
+    return f"{line}, {borders / inside:.2f} borders between chips" if borders else line
 
 
 def draw_mapping(mapping: Mapping, path: str | os.PathLike[str]) -> None:
@@ -90,16 +107,11 @@ def draw_mapping(mapping: Mapping, path: str | os.PathLike[str]) -> None:
     BackendError
         matplotlib is not installed.
     """
-    try:
-        from matplotlib import colormaps
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BackendError("the picture needs matplotlib: pip install 'spikefold[report]'") from error
-    layer_of, share = _pixels(mapping)
+    layer_of, share = core_pixels(mapping)
     height, width = layer_of.shape
-    figure = Figure(figsize=(9, min(16.0, 1.5 + 2 * 7 * height / width)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(9, min(16.0, 1.5 + 2 * 7 * height / width))
+    from matplotlib import colormaps
+
     upper, lower = figure.subplots(2, 1)
     count = len(mapping.layers)
     colours = colormaps["turbo"].resampled(max(2, count))
@@ -110,36 +122,37 @@ def draw_mapping(mapping: Mapping, path: str | os.PathLike[str]) -> None:
     upper.set_title(f"{mapping.net} on {mapping.hardware}: the (first) layer on each core", fontsize=9)
     figure.colorbar(lower.imshow(share, cmap="viridis", vmin=0, vmax=1), ax=lower)
     lower.set_title("share used of what each core has least left of", fontsize=9)
-    chip_height, chip_width = height // _chip_rows(mapping.chips), width // _chip_columns(mapping.chips)
+    chip_height, chip_width = height // chip_rows(mapping.chips), width // chip_columns(mapping.chips)
     for axes in (upper, lower):
         axes.set_facecolor("0.92")
         axes.set_xticks(np.arange(0, width + 1, chip_width) - 0.5, labels=[])
         axes.set_yticks(np.arange(0, height + 1, chip_height) - 0.5, labels=[])
         axes.grid(color="black", linewidth=0.6)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150, metadata={"Software": None})
+    save_figure(figure, path)
 
 
-def _chip_columns(chips: int) -> int:
+def chip_columns(chips: int) -> int:
+    """Chips that the picture of a mapping puts side by side."""
     return ceil(sqrt(chips / 2))
 
 
-def _chip_rows(chips: int) -> int:
-    return ceil(chips / _chip_columns(chips))
+def chip_rows(chips: int) -> int:
+    """Chips that it puts above each other."""
+    return ceil(chips / chip_columns(chips))
 
 
-def _pixels(mapping: Mapping) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def core_pixels(mapping: Mapping) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Number of the first layer, and the largest used share, of every core, as seen from above; NaN: nothing there."""
     columns, rows = mapping.mesh
     side = ceil(sqrt(ceil(mapping.cores_per_chip / (columns * rows))))
-    size = (_chip_rows(mapping.chips) * rows * side, _chip_columns(mapping.chips) * columns * side)
+    size = (chip_rows(mapping.chips) * rows * side, chip_columns(mapping.chips) * columns * side)
     layers, share = np.full(size, np.nan), np.full(size, np.nan)
     number = {layer.name: i for i, layer in enumerate(mapping.layers)}
     taken: dict[tuple[int, int, int], int] = {}
     for core in mapping.cores:
         place = (core.chip, *core.tile)
         nth = taken[place] = taken.get(place, -1) + 1
-        chip_row, chip_column = divmod(core.chip, _chip_columns(mapping.chips))
+        chip_row, chip_column = divmod(core.chip, chip_columns(mapping.chips))
         y = (chip_row * rows + core.tile[1]) * side + nth // side
         x = (chip_column * columns + core.tile[0]) * side + nth % side
         layers[y, x] = number[core.parts[0].population]

@@ -1,11 +1,8 @@
 """What NeuroBench counts of a module, counted here: effective operations, activation sparsity, footprint.
 
 NeuroBench (Yik et al., "The neurobench framework for benchmarking neuromorphic computing algorithms and systems",
-Nature Communications, 2025) counts the module as it is written, layer by layer. These numbers differ from those of a
-mapped net for four reasons: pooling and batch norm are layers of their own here and are composed into kernels there;
-weights of 0 do not count here and are stored, hence processed, in a shared kernel there; the layers of a gate count
-here like any other, and there as gate operations; an input that is not binary makes multiply-accumulates here and
-graded messages there.
+Nature Communications, 2025) counts the module as it is written, layer by layer. Why these numbers differ from those of
+a mapped net, and by how much, says `spikefold.deploy.neurobench_beside`.
 """
 
 from __future__ import annotations
@@ -28,28 +25,77 @@ ACTIVATIONS = (nn.ReLU, nn.Sigmoid)
 
 
 @dataclass(frozen=True)
-class NeuroBenchCounts:
-    """Means per sample, except for the last two."""
+class LayerCounts:
+    """Operations of one layer, means per sample."""
 
+    name: str
+    """Its path in the module."""
     effective_acs: float
-    """Additions: weights other than 0 that meet inputs other than 0, where a layer's inputs are all -1, 0 or 1."""
     effective_macs: float
-    """The same where a layer's inputs are other numbers."""
+    stored: float
+    """Both if weights of 0 counted."""
     dense: float
-    """Both if nothing were 0."""
+    """Both if no weight and no input were 0."""
+
+    @property
+    def effective(self) -> float:
+        """Additions and multiply-accumulates."""
+        return self.effective_acs + self.effective_macs
+
+
+@dataclass(frozen=True)
+class NeuroBenchCounts:
+    """What a module does on some samples, and what it takes.
+
+    Operations are means per sample. ``effective_acs`` are additions: weights other than 0 that meet inputs other than
+    0, where all inputs of a layer's call are -1, 0 or 1; ``effective_macs`` the same where they are other numbers.
+    """
+
+    samples: int
+    layers: tuple[LayerCounts, ...]
+    """In the order of the module's own list."""
     activation_sparsity: float
     """Share of outputs of neurons and activations that are 0, over all steps and samples."""
+    neuron_sparsity: float
+    """The same of neurons alone."""
+    neuron_outputs: float
+    """Outputs of neurons, over all steps, per sample."""
+    other_outputs: float
+    """The same of activations."""
+    parameters: int
+    """Numbers in parameters."""
+    buffers: int
+    """Numbers in buffers."""
     footprint: int
     """Bytes of parameters and buffers."""
 
-    def to_dict(self) -> dict[str, float]:
+    @property
+    def effective_acs(self) -> float:
+        """Additions of all layers."""
+        return sum(layer.effective_acs for layer in self.layers)
+
+    @property
+    def effective_macs(self) -> float:
+        """Multiply-accumulates of all layers."""
+        return sum(layer.effective_macs for layer in self.layers)
+
+    @property
+    def dense(self) -> float:
+        """Both if nothing were 0."""
+        return sum(layer.dense for layer in self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
         """Return everything ready for JSON."""
-        return asdict(self)
+        sums = {"effective_acs": self.effective_acs, "effective_macs": self.effective_macs, "dense": self.dense}
+        return {**sums, **asdict(self)}
 
 
-class _Counter:
+class _Tally:
+    """Sums over calls and samples of one layer, or of one kind of activation."""
+
     def __init__(self) -> None:
-        self.accumulates = self.multiply_accumulates = self.dense = self.zeros = self.outputs = 0
+        self.accumulates = self.multiply_accumulates = self.stored = self.dense = 0
+        self.zeros = self.outputs = 0
 
     def connection(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Count one call of a layer, in float64, where sums of whole numbers are exact."""
@@ -60,7 +106,9 @@ class _Counter:
             self.accumulates += effective
         else:
             self.multiply_accumulates += effective
-        self.dense += _sum(layer, torch.ones_like(x), torch.ones_like(weight))
+        every = torch.ones_like(weight)
+        self.stored += effective if bool(weight.all()) else _sum(layer, x != 0, every)
+        self.dense += _sum(layer, torch.ones_like(x), every)
 
     def activation(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         self.zeros += int((output == 0).sum())
@@ -97,13 +145,17 @@ def neurobench_counts(module: nn.Module, clips: NDArray[np.generic]) -> NeuroBen
     clips
         ``[T, N, *features]``.
     """
-    counter = _Counter()
+    tallies: dict[str, _Tally] = {}
+    fired, activated = _Tally(), _Tally()
     handles = []
-    for layer in module.modules():
+    for name, layer in module.named_modules():
         if isinstance(layer, CONNECTIONS):
-            handles.append(layer.register_forward_pre_hook(counter.connection))
-        elif isinstance(layer, ACTIVATIONS) or hasattr(layer, "neuron_spec"):
-            handles.append(layer.register_forward_hook(counter.activation))
+            tallies[name] = _Tally()
+            handles.append(layer.register_forward_pre_hook(tallies[name].connection))
+        elif hasattr(layer, "neuron_spec"):
+            handles.append(layer.register_forward_hook(fired.activation))
+        elif isinstance(layer, ACTIVATIONS):
+            handles.append(layer.register_forward_hook(activated.activation))
     training = module.training
     try:
         module.eval()
@@ -114,12 +166,19 @@ def neurobench_counts(module: nn.Module, clips: NDArray[np.generic]) -> NeuroBen
         module.train(training)
         for handle in handles:
             handle.remove()
-    samples = clips.shape[1]
-    tensors = [*module.parameters(), *module.buffers()]
+    n, outputs = clips.shape[1], fired.outputs + activated.outputs
+    parameters, buffers = list(module.parameters()), list(module.buffers())
     return NeuroBenchCounts(
-        effective_acs=counter.accumulates / samples,
-        effective_macs=counter.multiply_accumulates / samples,
-        dense=counter.dense / samples,
-        activation_sparsity=counter.zeros / counter.outputs if counter.outputs else 0.0,
-        footprint=sum(t.numel() * t.element_size() for t in tensors),
+        samples=n,
+        layers=tuple(
+            LayerCounts(name, t.accumulates / n, t.multiply_accumulates / n, t.stored / n, t.dense / n)
+            for name, t in tallies.items()
+        ),
+        activation_sparsity=(fired.zeros + activated.zeros) / outputs if outputs else 0.0,
+        neuron_sparsity=fired.zeros / fired.outputs if fired.outputs else 0.0,
+        neuron_outputs=fired.outputs / n,
+        other_outputs=activated.outputs / n,
+        parameters=sum(t.numel() for t in parameters),
+        buffers=sum(t.numel() for t in buffers),
+        footprint=sum(t.numel() * t.element_size() for t in (*parameters, *buffers)),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -12,10 +13,13 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto
+from onnx.external_data_helper import _get_all_tensors, uses_external_data
 
+from spikefold.converters.calibrate import batches
 from spikefold.converters.fixed_point_graph import FORMAT, FixedPointGraph, InputPort
 from spikefold.converters.onnx import to_onnx_clip
 from spikefold.converters.onnx.model import FREE_TIME
+from spikefold.converters.plain_fields import Fields, short
 from spikefold.converters.reference import Trace, check_input
 from spikefold.errors import BackendError, FileFormatError, InputError
 
@@ -94,9 +98,8 @@ class ClipRunner:
             raise InputError(f"batch_size is {batch_size}, it must be at least 1")
         wanted = [n for n in self._names if self._trace or not n.startswith(_OVER_TIME)]
         parts = []
-        for start in range(0, whole.shape[1], batch_size):
-            events = whole[:, start : start + batch_size].astype(_dtype(self._port))
-            parts.append(_run(self._session, wanted, {"events": events}, self._where))
+        for batch in batches(whole, batch_size):
+            parts.append(_run(self._session, wanted, {"events": batch.astype(_dtype(self._port))}, self._where))
         merged = {name: _merge(name, [part[i] for part in parts]) for i, name in enumerate(wanted)}
         logits: NDArray[np.float64] = merged["logits"]
         trace = Trace(_group(merged, "train"), _group(merged, "membrane"), logits) if self._trace else None
@@ -124,9 +127,12 @@ class StepRunner:
         self._port = _read_port(metadata, self._where)
         self._names = [output.name for output in self._session.get_outputs()]
         try:
-            self._states: dict[str, str] = json.loads(metadata["spikefold_states"])
+            states = Fields(json.loads(metadata["spikefold_states"]), "spikefold_states")
+            self._states = {name: states.text(name) for name in states.names()}
             self._reset = int(metadata["spikefold_reset"])
-        except (KeyError, ValueError) as error:
+            if not set(self._states.values()) <= set(self._names):
+                raise ValueError(f"spikefold_states names outputs that are not there: {short(self._states)}")
+        except (KeyError, ValueError, RecursionError, FileFormatError) as error:
             raise FileFormatError(
                 f"{self._where}: the metadata on states is damaged ({error}); export again"
             ) from error
@@ -196,11 +202,7 @@ def _open(source: ModelProto | str | os.PathLike[str], form: str) -> tuple[Any, 
                 content = file.read()
         except OSError as error:
             raise FileFormatError(f"{where}: cannot be read: {error.strerror}") from error
-    try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises a dozen classes without a public common base
-        raise FileFormatError(f"{where}: ONNX Runtime cannot load it: {error}") from error
-    metadata = dict(session.get_modelmeta().custom_metadata_map)
+    metadata = _read_metadata(content, where)
     if "spikefold_format" not in metadata:
         raise FileFormatError(f"{where}: not written by spikefold (no spikefold_format in its metadata)")
     if metadata["spikefold_format"] != str(FORMAT):
@@ -208,17 +210,36 @@ def _open(source: ModelProto | str | os.PathLike[str], form: str) -> tuple[Any, 
         raise FileFormatError(f"{where}: spikefold_format is {version}, this version reads {FORMAT}: update spikefold")
     if metadata.get("spikefold_form") != form:
         raise FileFormatError(f"{where}: it holds the {metadata.get('spikefold_form')!r} form, not {form!r}")
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises a dozen classes without a public common base
+        raise FileFormatError(f"{where}: ONNX Runtime cannot load it: {str(error)[:1000]}") from error
     return session, metadata, where
+
+
+def _read_metadata(content: bytes, where: str) -> dict[str, str]:
+    """What a model says of itself; FileFormatError where it is none, or keeps data in other files."""
+    try:
+        model = ModelProto.FromString(content)
+        elsewhere = next((t for t in _get_all_tensors(model) if uses_external_data(t)), None)
+    except Exception as error:  # protobuf raises whatever comes up on a damaged file
+        raise FileFormatError(f"{where}: not a readable ONNX file ({type(error).__name__})") from error
+    if elsewhere is not None:
+        said = ", ".join(f"{entry.key} {entry.value[:200]}" for entry in elsewhere.external_data)
+        raise FileFormatError(f"{where}: tensor {elsewhere.name!r} lies in another file ({said}); none is opened")
+    return {p.key: p.value for p in model.metadata_props}
 
 
 def _read_port(metadata: Mapping[str, str], where: str) -> FixedPointGraph:
     """Make a net of the input port alone: what `check_input` reads."""
     try:
-        plain = json.loads(metadata["spikefold_input"])
-        port = InputPort(tuple(int(n) for n in plain["shape"]), int(plain["max_value"]), plain["name"])
+        plain = Fields(json.loads(metadata["spikefold_input"]), "spikefold_input")
+        port = InputPort(plain.shape("shape"), plain.whole("max_value", 0), plain.text("name"))
         steps = metadata["spikefold_time_steps"] if metadata["spikefold_form"] == "clip" else FREE_TIME
+        if steps != FREE_TIME and not re.fullmatch(r"[1-9]\d{0,8}", steps):
+            raise ValueError(f"spikefold_time_steps is {steps[:80]!r}")
         return FixedPointGraph(port, (), (), "none", None if steps == FREE_TIME else int(steps))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError, FileFormatError) as error:
         raise FileFormatError(f"{where}: the metadata on its input is damaged ({error}); export again") from error
 
 

@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 
 from spikefold.deploy.comparison import Row
-from spikefold.errors import BackendError
-from spikefold.files import atomic_path
+from spikefold.deploy.figure import blank_figure, save_figure
 
-_MARKERS = {"none": "o", "static": "s", "scheduled": "D", "causal": "v", "dynamic": "^"}
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's palette, told apart without colour vision; markers say the mode."""
+MARKERS = {"none": "o", "static": "s", "scheduled": "D", "causal": "v", "dynamic": "^"}
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's palette, told apart without colour vision; markers say the mode, small ones
+that thresholds were reduced."""
 
 
 def _plain(value: float, _: int) -> str:
@@ -29,27 +29,22 @@ def draw_accuracy_energy(rows: Sequence[Row], path: str | os.PathLike[str]) -> N
     BackendError
         matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter, NullFormatter
-    except ImportError as error:
-        raise BackendError("the picture needs matplotlib: pip install 'spikefold[report]'") from error
     panels = rows[0].prices
-    figure = Figure(figsize=(4.4 * len(panels), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(4.4 * len(panels), 4.2)
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     names = list(dict.fromkeys(r.name for r in rows))
     for i, panel in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), i + 1)
         for row in rows:
-            price, colour = row.prices[i], _COLOURS[names.index(row.name) % len(_COLOURS)]
+            price, colour = row.prices[i], COLOURS[names.index(row.name) % len(COLOURS)]
             total = price.total
             axes.errorbar(
                 total.value * 1e6, row.accuracy_fixed * 100,
                 xerr=[[(total.value - total.low) * 1e6], [(total.high - total.value) * 1e6]],
-                marker=_MARKERS[row.mode], color=colour, markersize=8, capsize=3,
+                marker=MARKERS[row.mode], color=colour, markersize=8 if row.threshold_levels is None else 4, capsize=3,
                 markerfacecolor="white" if price.lower_bound else colour,
-                label=row.name if row.mode == "none" else f"{row.name} {row.mode}",
+                label=row.title,
             )  # fmt: skip
         axes.set_xscale("log")
         low, high = axes.get_xlim()
@@ -62,5 +57,4 @@ def draw_accuracy_energy(rows: Sequence[Row], path: str | os.PathLike[str]) -> N
             axes.set_ylabel(f"fixed-point accuracy on {rows[0].samples} test samples (%)")
             axes.legend(fontsize=8)
     figure.supxlabel("bars: low to high of the sources; hollow: lower bound, not all work is priced", fontsize=8)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150, metadata={"Software": None})
+    save_figure(figure, path)

@@ -21,7 +21,7 @@ from spikefold.deploy.hardware import ChipHardware, Hardware, LimitsHardware, Op
 from spikefold.deploy.mapping.layout import Mapping
 from spikefold.deploy.mapping.mapper import map_net
 from spikefold.deploy.price_chip import price_counts, price_mapped
-from spikefold.deploy.price_record import GATE_PROCESSOR, Price, PriceLine
+from spikefold.deploy.price_record import GATE_PROCESSOR, Price, PriceLine, silence_notes
 from spikefold.deploy.run import Run
 from spikefold.errors import HardwareConfigError, InputError
 
@@ -66,7 +66,8 @@ def check_priced(hardware: Hardware) -> ChipHardware | OperationsHardware:
     if isinstance(hardware, LimitsHardware):
         raise HardwareConfigError(
             f"{hardware.name}: has limits only, no energy per operation of it is agreed on; price on another chip, or "
-            "write a file of your own with 'family: chip' and sources for its energies"
+            "write a file of your own with 'family: chip' and sources for its energies. `spikefold map` says whether a "
+            "net keeps its limits"
         )
     return hardware
 
@@ -92,7 +93,8 @@ def _check_mapping(run: Run, mapping: Mapping, chip: str) -> None:
         raise InputError(f"mapping: it is of {mapping.net}, with layers {theirs}; the run is of {ours}: map that net")
 
 
-def _price_operations(activity: Activity, table: OperationsHardware) -> Price:
+def operation_lines(activity: Activity, table: OperationsHardware) -> list[PriceLine]:
+    """Lines of the operation count: of a whole net, or of some layers and the connections into them."""
     add, multiply = table.energy.fp32_add.range, table.energy.fp32_multiply.range
     steps = activity.time_steps
     accumulates = sum(s.torch_macs * s.source_rate * steps for s in activity.synapses if not s.graded_source)
@@ -113,16 +115,20 @@ def _price_operations(activity: Activity, table: OperationsHardware) -> Price:
             ),
             PriceLine("attention: look-ups", "attention", sum(g.lookups for g in gates), lookup),
         ]
+    return lines
+
+
+def _price_operations(activity: Activity, table: OperationsHardware) -> Price:
     return Price(
         hardware=table.name,
         title=table.title,
         family=table.family,
         estimate=table.estimate,
-        lines=tuple(lines),
+        lines=tuple(operation_lines(activity, table)),
         lower_bound=False,
         gate_operations=activity.gate_operations,
         gate_processor=None,
         fits=True,
         fit_notes=(),
-        notes=(table.note,),
+        notes=(table.note, *silence_notes(activity)),
     )

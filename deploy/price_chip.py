@@ -10,10 +10,12 @@ payload words as hold them. On a chip without payloads they are one word each, a
 would stand in their place costs more.
 
 Time: from the first step of a clip to its answer, T steps and one for each connection on the longest way (a gate that
-reads its clip waits for it). A step ends when its busiest core has updated its neurons, sent and received its messages
-and done their synaptic operations, and with a barrier. Low: neurons and synapses of a core work side by side; else one
-after the other. Events are means over the samples, step by step, so a mixed batch is bounded from below. Time of hops
-and of gates is left out.
+reads its clip waits for it). ``t_step = max over cores (neurons + messages out + messages in + synops) + way +
+barrier``: the busiest core does one after the other, the last message takes the longest way there is from a core that
+sends in the step, ``t_ew * hops + t_ns * hops``, and a barrier ends the step. Low: neurons and synapses of a core work
+side by side, and messages travel meanwhile. Events are means over the samples, step by step, so a mixed batch is
+bounded from below. No source gives the time of a gate, of a border between chips or of waiting for a link: where the
+total is a lower bound, the time is one, too.
 
 Of counts alone (`price_counts`) only synaptic operations and updates are priced.
 """
@@ -29,9 +31,9 @@ import numpy as np
 from spikefold.deploy.activity import Activity, GateActivity
 from spikefold.deploy.hardware import ChipHardware, Leaf, OperationsHardware, Range, load_hardware
 from spikefold.deploy.mapping.layout import Mapping, Traffic
-from spikefold.deploy.mapping.work import Work, core_work
+from spikefold.deploy.mapping.work import core_work, longest_ways
 from spikefold.deploy.pipeline import Stage, pipeline
-from spikefold.deploy.price_record import Price, PriceLine
+from spikefold.deploy.price_record import Price, PriceLine, silence_notes
 from spikefold.deploy.run import Run
 
 _NOTHING = Range.exact(0.0)
@@ -42,53 +44,47 @@ def price_mapped(run: Run, chip: ChipHardware, mapping: Mapping) -> Price:
     """Price one inference of a run on cores; see the module's text."""
     activity, samples = run.activity, run.activity.samples
     stages = pipeline(run.graph, run.time_steps)
-    work = core_work(mapping, stages, run.sent)
-    steps, latency = len(work.fired), _latency(work, samples, mapping, chip)
+    words = _message_words(run, chip)
+    graded = [s.name for s, a in zip(run.graph.synapses, activity.synapses, strict=True) if a.graded_source]
+    step_times = _step_times(run, stages, words, mapping, chip)
+    steps, latency = len(step_times), sum(step_times, _NOTHING)
     traffic = mapping.traffic_of({name: sent.sum(axis=0) for name, sent in run.sent.items()})
-    words = {s.name: _words(a.payload_bits, chip) for s, a in zip(run.graph.synapses, activity.synapses, strict=True)}
-    graded = {s.name for s, a in zip(run.graph.synapses, activity.synapses, strict=True) if a.graded_source}
     energy = chip.energy
-    lines = _counted_lines(activity, chip)
-    spikes = [(t.axons / samples, _ONE) for t in traffic if t.connection not in graded]
-    lines.append(_sum_line("spike messages within a tile", spikes, energy.spike_within_tile))
-    if graded:
-        numbers = [(t.axons / samples, words[t.connection]) for t in traffic if t.connection in graded]
-        lines.append(_sum_line("graded messages within a tile, payload words", numbers, energy.spike_within_tile))
-    for name, field, leaf in (
-        ("hops east and west", "column_hops", energy.hop_east_west),
-        ("hops north and south", "row_hops", energy.hop_north_south),
-    ):
-        hops = [(getattr(t, field) / samples, words[t.connection]) for t in traffic]
-        lines.append(_sum_line(name, hops, leaf))
+    lines = [*counted_lines(activity, chip), *message_lines(run, chip, traffic)]
     if energy.state_reset is not None:
         lines.append(PriceLine("state reset of a sample, chips", "dynamic", mapping.chips, energy.state_reset.range))
     lines.append(PriceLine("static power x latency, chips", "static", mapping.chips, chip.static.chip.range * latency))
     crossing = sum(t.chip_borders for t in traffic) / samples
-    delayed = _delayed(stages, traffic, samples)
+    delayed = _delayed(run, stages, traffic)
     notes = [
         chip.note,
         "input events pay a message to each core that they reach, and no hops: where the input enters is not mapped",
         f"latency is {steps} steps, {run.time_steps} of the clip and {steps - run.time_steps} through the net, each "
-        "its busiest core and a barrier; a clip that follows without a gap adds only the former and their static power",
+        "its busiest core, the longest way of a message and a barrier; a clip that follows without a gap adds only the "
+        "former and their static power",
     ]
+    if chip.time.hop_east_west is None or chip.time.hop_north_south is None:
+        notes.append("how long a hop takes is not published for this chip, and left out of the latency")
     if energy.state_reset is None:
         notes.append("what resetting the state between samples takes is not published for this chip, and left out")
     if mapping.chips > 1 and chip.time.barrier_across_chips is None:
         notes.append("the barrier of several chips is not published for this chip: that of one is taken")
     if crossing:
         notes.append(
-            f"{crossing:,.0f} steps of messages from chip to chip, which no source prices: the total is a lower bound"
+            f"{crossing:,.0f} steps of messages from chip to chip, whose energy and time no source gives: total and "
+            "latency are lower bounds"
         )
     if delayed:
         notes.append(
-            f"branches of unequal depth: messages wait {delayed:,.0f} steps in delay lines, which no source prices "
-            "apart from synaptic operations"
+            f"branches of unequal depth: messages wait {delayed:,.0f} steps in delay lines; no source gives an energy "
+            "of waiting, so it is counted and costs nothing"
         )
     notes += mapping.cautions
     lacks_payload = bool(graded) and not chip.limits.graded_payload.value
     if lacks_payload:
         notes.append(
-            "this chip sends no numbers: graded messages are priced as if they were spikes: the total is a lower bound"
+            "this chip sends no numbers: graded messages are priced as if they were spikes: total and latency are "
+            "lower bounds"
         )
     return _record(
         activity, chip, lines, notes, lower_bound=bool(crossing) or lacks_payload, mapping=mapping, steps=steps,
@@ -103,7 +99,7 @@ def price_counts(activity: Activity, chip: ChipHardware) -> Price:
         "counts alone, without a mapping: messages, hops, resets and static power are left out, and the total is a "
         "lower bound; price a run",
     ]
-    return _record(activity, chip, _counted_lines(activity, chip), notes, lower_bound=True)
+    return _record(activity, chip, counted_lines(activity, chip), notes, lower_bound=True)
 
 
 def _record(
@@ -114,7 +110,8 @@ def _record(
     gates = [layer.gate for layer in activity.layers if layer.gate is not None]
     if gates:
         notes.append(
-            "no source prices gate work on this chip: gate operations are counts, and the total is a lower bound"
+            "no source gives the energy or the time of gate work on this chip: gate operations are counts, and total "
+            "and latency are lower bounds"
         )
     return Price(
         hardware=chip.name,
@@ -127,7 +124,7 @@ def _record(
         gate_processor=gate_processor(gates) if gates else None,
         fits=None if mapping is None else not mapping.violations,
         fit_notes=() if mapping is None else tuple(str(v) for v in mapping.violations),
-        notes=tuple(notes),
+        notes=(*notes, *silence_notes(activity)),
         cores=None if mapping is None else len(mapping.cores),
         chips=None if mapping is None else mapping.chips,
         steps=steps,
@@ -136,7 +133,8 @@ def _record(
     )
 
 
-def _counted_lines(activity: Activity, chip: ChipHardware) -> list[PriceLine]:
+def counted_lines(activity: Activity, chip: ChipHardware) -> list[PriceLine]:
+    """Lines of synaptic operations and updates: of a whole net, or of some layers and the connections into them."""
     neurons, relays = ([n for n in activity.layers if (n.relay is None) is wanted] for wanted in (True, False))
     energy = chip.energy
     fired, quiet = _update_ranges(energy.neuron_active, energy.neuron_inactive, energy.spike_out)
@@ -151,6 +149,30 @@ def _counted_lines(activity: Activity, chip: ChipHardware) -> list[PriceLine]:
             PriceLine("relay updates that sent none", "dynamic", sum(r.quiet for r in relays), quiet),
         ]
     return lines
+
+
+def message_lines(run: Run, chip: ChipHardware, traffic: Iterable[Traffic]) -> list[PriceLine]:
+    """Lines of messages and their hops: those of all connections, or of some."""
+    words, samples, energy, along = _message_words(run, chip), run.activity.samples, chip.energy, list(traffic)
+    graded = {s.name for s, a in zip(run.graph.synapses, run.activity.synapses, strict=True) if a.graded_source}
+    spikes = [(t.axons / samples, _ONE) for t in along if t.connection not in graded]
+    lines = [_sum_line("spike messages within a tile", spikes, energy.spike_within_tile)]
+    if any(t.connection in graded for t in along):
+        numbers = [(t.axons / samples, words[t.connection]) for t in along if t.connection in graded]
+        lines.append(_sum_line("graded messages within a tile, payload words", numbers, energy.spike_within_tile))
+    for name, field, leaf in (
+        ("hops east and west", "column_hops", energy.hop_east_west),
+        ("hops north and south", "row_hops", energy.hop_north_south),
+    ):
+        hops = [(getattr(t, field) / samples, words[t.connection]) for t in along]
+        lines.append(_sum_line(name, hops, leaf))
+    return lines
+
+
+def _message_words(run: Run, chip: ChipHardware) -> dict[str, Range]:
+    """Messages that one of each connection takes."""
+    both = zip(run.graph.synapses, run.activity.synapses, strict=True)
+    return {s.name: _words(a.payload_bits, chip) for s, a in both}
 
 
 def _words(bits: int, chip: ChipHardware) -> Range:
@@ -169,25 +191,36 @@ def _sum_line(component: str, counts: Iterable[tuple[float, Range]], leaf: Leaf)
     return PriceLine(component, "dynamic", total.value, leaf.range * share)
 
 
-def _delayed(stages: Iterable[Stage], traffic: Iterable[Traffic], samples: int) -> float:
-    waits = {name: wait for stage in stages for name, wait in stage.waits.items()}
-    return sum(t.axons * waits[t.connection] for t in traffic) / samples
+def _delayed(run: Run, stages: Iterable[Stage], traffic: Iterable[Traffic]) -> float:
+    """Steps that messages are held, delays of the net included; where these differ, their mean over what was sent."""
+    waits = {name: float(wait) for stage in stages for name, wait in stage.waits.items()}
+    for synapse in (s for s in run.graph.synapses if s.longest_delay):
+        sent = run.sent[synapse.source].sum(axis=0)
+        waits[synapse.name] += float((sent * synapse.delay).sum() / max(1, sent.sum()))
+    return sum(t.axons * waits[t.connection] for t in traffic) / run.activity.samples
 
 
-def _latency(work: Work, samples: int, mapping: Mapping, chip: ChipHardware) -> Range:
-    """Time from the first step of a clip to its answer [s]."""
-    time = chip.time
+def _step_times(
+    run: Run, stages: tuple[Stage, ...], words: dict[str, Range], mapping: Mapping, chip: ChipHardware
+) -> list[Range]:
+    """Time [s] of every step from the first of a clip to its answer."""
+    time, samples = chip.time, len(run.logits)
+    work = core_work(mapping, stages, run.sent, {name: int(word.value) for name, word in words.items()})
     fired, quiet = _update_ranges(time.neuron_active, time.neuron_inactive, time.spike_out)
-    out, into = (leaf.range if leaf is not None else _NOTHING for leaf in (time.spike_within_tile, time.message_in))
+    along, across, out, into = (
+        leaf.range if leaf is not None else _NOTHING
+        for leaf in (time.hop_east_west, time.hop_north_south, time.spike_within_tile, time.message_in)
+    )
     barrier = _barrier(mapping, chip)
+    hops = np.array([(0.0, 0.0), (along.value, across.value), (along.high, across.high)])
     ends = []
-    for end in ("low", "value", "high"):
+    for end, way in zip(("low", "value", "high"), longest_ways(mapping, stages, run.sent, hops), strict=True):
         f, q, o, i, s, b = (float(getattr(r, end)) for r in (fired, quiet, out, into, time.synop.range, barrier))
         neurons = (work.fired * (f - q) + work.sent * o) / samples + work.updated * q
         synapses = (work.received * i + work.synops * s) / samples
         busy = np.maximum(neurons, synapses) if end == "low" else neurons + synapses
-        ends.append(float(busy.max(axis=1, initial=0.0).sum()) + b * len(busy))
-    return Range(*ends)
+        ends.append(busy.max(axis=1, initial=0.0) + way + b)
+    return [Range(*times) for times in np.transpose(ends).tolist()]
 
 
 def _barrier(mapping: Mapping, chip: ChipHardware) -> Range:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from spikefold.converters.show import Shown
+from spikefold.deploy.activity import Activity
 from spikefold.deploy.quantity import Range
 
 GATE_PROCESSOR = "gate processor (45 nm arithmetic + SRAM, estimate)"
@@ -30,8 +32,8 @@ class PriceLine:
         return self.unit_energy * self.count
 
 
-@dataclass(frozen=True)
-class Price:
+@dataclass(frozen=True, repr=False)
+class Price(Shown, by="spikefold.deploy.notebook"):
     """Energy [J] and time [s] of one inference on one hardware description."""
 
     hardware: str
@@ -41,7 +43,7 @@ class Price:
     """True where the constants themselves are an estimate; say so wherever the price is shown."""
     lines: tuple[PriceLine, ...]
     lower_bound: bool
-    """True where ``total`` lacks work on a chip that no source prices: see ``notes``."""
+    """True where ``total`` and ``latency`` lack work on a chip that no source prices: see ``notes``."""
     gate_operations: float
     gate_processor: Range | None
     """Gate work on a separate digital block [J], see ``GATE_PROCESSOR``; never part of ``total``."""
@@ -56,11 +58,12 @@ class Price:
     steps: int | None = None
     """Time steps from the first of a clip to its answer: T, and one for each connection on the longest way."""
     latency: Range | None = None
-    """Time of these steps [s], each as long as its busiest core and a barrier take."""
+    """Time of these steps [s], each as long as its busiest core, the longest way of a message and a barrier take."""
     is_ann: bool = False
     """Whether the price is of the ANN of the same shape."""
     delayed: float | None = None
-    """Steps that messages are held in delay lines so that branches of unequal depth meet, over all messages."""
+    """Steps that messages are held in delay lines so that branches of unequal depth meet, over all messages: counted
+    only, as no source gives an energy of it."""
 
     @property
     def total(self) -> Range:
@@ -129,3 +132,12 @@ class Price:
             "latency": plain(self.latency),
             "delayed_message_steps": self.delayed,
         }
+
+
+def silence_notes(activity: Activity) -> list[str]:
+    """What a reader should know of a price of silence: that it is one."""
+    if activity.input_spikes:
+        return []
+    if activity.spikes or activity.relay_messages:
+        return ["the clips hold no input event: all spikes that are priced come from biases"]
+    return ["the clips hold no input event and nothing spikes: this is the price of silence"]

@@ -18,12 +18,13 @@ U     unconfirmed assumption; only in files with ``estimate: true``
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pint
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationInfo, field_validator, model_validator
 
 _units: Callable[[], pint.UnitRegistry[Any]] = functools.cache(pint.UnitRegistry)
 """The unit registry, made on first use."""
@@ -120,6 +121,12 @@ class Leaf(Sourced):
         if given != registry.Quantity(1.0, cls.base_unit).to_root_units().units:
             raise ValueError(f"wrong dimension; write a unit that converts to {cls.base_unit}")
         return unit
+
+    @model_validator(mode="after")
+    def _finite_in_base_unit(self) -> Self:
+        if not math.isfinite(self.range.high):
+            raise ValueError(f"{self.high:g} {self.unit} is past what a number holds in {self.base_unit}; correct it")
+        return self
 
     @functools.cached_property
     def range(self) -> Range:

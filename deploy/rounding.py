@@ -113,19 +113,22 @@ def bounded_gate(program: GateProgram, current: Bounded) -> Bounded:
 def membrane_error(population: FloatPopulation, gated: Bounded, membranes: Tensor, teacher: Tensor) -> Tensor:
     """Bound on the membranes before the reset, both nets resetting where ``teacher`` (the module) spikes.
 
-    ``e_t = decay k_{t-1} + dI_t + 8 u (|v_t| + |I_t|)``. A hard reset leaves ``k_t = (1 - s_t) e_t + s_t dr``, with dr
-    the rounding of ``v_reset`` to float32; a soft one ``k_t = e_t + s_t (dtheta + 2 u (|v_t| + theta))``.
+    ``e_t = decay k_{t-1} + dI_t + 8 u (|v_t| + |I_t|)``, with the current memory and its error in place of I_t and dI_t
+    where there is one. A hard reset leaves ``k_t = (1 - s_t) e_t + s_t dr``, with dr
+    the rounding of ``v_reset`` to float32; a soft one ``k_t = e_t + s_t (dtheta + dr + 2 u (|v_t| + theta + |r|))``.
     """
     theta = torch.as_tensor(np.abs(population.v_threshold), dtype=membranes.dtype)
     reset = torch.as_tensor(np.abs(0.0 if population.v_reset is None else population.v_reset), dtype=membranes.dtype)
     errors = []
-    error = torch.zeros_like(gated.error[0])
+    decay, memory = (torch.as_tensor(d, dtype=membranes.dtype) for d in (population.decay, population.current_decay))
+    error, held, size = (torch.zeros_like(gated.error[0]) for _ in range(3))
     for t in range(len(membranes)):
-        rounding = 8 * U64 * (membranes[t].abs() + gated.value[t].abs())
-        error = population.decay * error + gated.error[t] + rounding
+        held = memory * (held + 4 * U64 * size) + gated.error[t]
+        size = memory * size + gated.value[t].abs()
+        error = decay * error + held + 8 * U64 * (membranes[t].abs() + size)
         errors.append(error)
         if population.soft_reset:
-            error = error + teacher[t] * (U32 * theta + 2 * U64 * (membranes[t].abs() + theta))
+            error = error + teacher[t] * (U32 * (theta + reset) + 2 * U64 * (membranes[t].abs() + theta + reset))
         else:
             error = error * (1 - teacher[t]) + teacher[t] * U32 * reset
     return torch.stack(errors)

@@ -1,7 +1,7 @@
 """Run a deployed net on a backend and keep what it did.
 
-Four backends compute the same integers: ``onnx`` (ONNX Runtime, fast), ``lava`` (Lava's CPU backend in a child
-process), ``torch``, and ``reference`` (plain numpy int64).
+Five backends compute the same integers: ``fast`` (compiled, for whole test sets), ``onnx`` (the portable graph on ONNX
+Runtime), ``lava`` (Lava's CPU backend in a child process), ``torch``, and ``reference`` (plain numpy int64).
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spikefold.converters.engine import run_engine
 from spikefold.converters.fixed_point_graph import FixedPointGraph
+from spikefold.converters.lava_dl import load_lava_dl
 from spikefold.converters.nir_file import load_nir
 from spikefold.converters.reference import Trace, check_input, run_reference
+from spikefold.converters.show import Shown
 from spikefold.deploy.activity import Activity
 from spikefold.deploy.count import Counts, activity, counts_from_trace
 from spikefold.deploy.lava.runner import run_lava
@@ -25,13 +27,16 @@ from spikefold.deploy.onnx_runner import ClipRunner
 from spikefold.deploy.tuned import find_file
 from spikefold.errors import InputError
 
-Backend = Literal["onnx", "lava", "torch", "reference"]
-BACKENDS: tuple[Backend, ...] = ("onnx", "lava", "torch", "reference")
+if TYPE_CHECKING:
+    from spikefold.converters.fast import FastRun
+
+Backend = Literal["fast", "onnx", "lava", "torch", "reference"]
+BACKENDS: tuple[Backend, ...] = ("fast", "onnx", "lava", "torch", "reference")
 Net: TypeAlias = FixedPointGraph | str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Shown, by="spikefold.deploy.notebook"):
     """What a net did on some clips.
 
     ``logits`` is ``[B, classes]``; the counts are int64 ``[B]`` per population or synapse, a relay's being of the
@@ -69,63 +74,76 @@ class Run:
 
 
 def open_net(net: Net) -> FixedPointGraph:
-    """The net itself, or one that a ``.nir`` file holds, which may be a shipped one (`spikefold.deploy.tuned`)."""
-    return net if isinstance(net, FixedPointGraph) else load_nir(find_file(net))
+    """The net itself, or what a file holds: our ``.nir``, maybe a shipped one by name, or lava-dl's ``.net``."""
+    if isinstance(net, FixedPointGraph):
+        return net
+    path = find_file(net)
+    return load_lava_dl(path) if path.suffix == ".net" else load_nir(path)
 
 
 def run(
     net: Net,
     clips: NDArray[np.generic],
-    backend: Backend = "onnx",
+    backend: Backend = "fast",
     *,
     trace: bool = False,
     time_limit_s: float = 600.0,
+    device: str = "cpu",
 ) -> Run:
     """Run clips through a deployed net.
 
     Parameters
     ----------
     net : FixedPointGraph or path
-        A lowered net, or a ``.nir`` file that `spikefold` wrote.
+        A lowered net, a ``.nir`` file that `spikefold` wrote, or a ``.net`` of lava-dl.
     clips : integer array ``[T, B, *input_shape]``
         Binary events, or small unsigned integers if the net was calibrated with them.
-    backend : "onnx", "lava", "torch" or "reference"
+    backend : "fast", "onnx", "lava", "torch" or "reference"
         All give the same bits.
     trace : bool
         Keep every spike and membrane value.
     time_limit_s : float
         Seconds after which a Lava run is ended.
+    device : str
+        Where "torch" computes, such as "cuda"; all other backends use the CPU.
 
     Raises
     ------
     InputError
-        The clips do not fit the net, or the backend is unknown.
+        The clips do not fit the net, the backend is unknown, or another than "torch" is to use another device.
     BackendError
         The backend is missing, failed, or ran past its limit.
     """
     graph = open_net(net)
-    whole = check_input(graph, clips)
+    if device != "cpu" and backend != "torch":
+        raise InputError(f"device is {device!r}, but backend {backend!r} computes on the CPU: choose backend 'torch'")
     start = time.perf_counter()
-    if backend == "onnx":
-        result = ClipRunner(graph, trace=trace).run(whole)
-        logits, spikes, synops, sent = result.logits, result.spike_counts, result.synops, result.sent
-        kept = result.trace
+    if backend in ("fast", "onnx"):
+        result = _run_fast(graph, clips, trace) if backend == "fast" else ClipRunner(graph, trace=trace).run(clips)
+        logits, inputs, kept = result.logits, result.input_counts, result.trace
+        spikes, synops, sent = result.spike_counts, result.synops, result.sent
     else:
+        whole = check_input(graph, clips)
         if backend == "lava":
             kept = run_lava(graph, whole, time_limit_s=time_limit_s)
         elif backend == "torch":
-            kept = run_engine(graph, whole)
+            kept = run_engine(graph, whole, device)
         elif backend == "reference":
             kept = run_reference(graph, whole)
         else:
             raise InputError(f"backend is {backend!r}; choose one of {', '.join(BACKENDS)}")
-        logits = kept.logits
+        logits, inputs = kept.logits, np.count_nonzero(whole, axis=(0, *range(2, whole.ndim))).astype(np.int64)
         spikes, synops = counts_from_trace(graph, whole, kept)
         trains: dict[str, NDArray[np.generic]] = {graph.input.name: whole, **kept.spikes}
         sent = {name: np.asarray(np.count_nonzero(train, axis=1)) for name, train in trains.items()}
     seconds = time.perf_counter() - start
-    inputs = np.asarray(np.count_nonzero(whole, axis=(0, *range(2, whole.ndim))), dtype=np.int64)
-    return Run(graph, backend, len(whole), logits, inputs, spikes, synops, sent, kept, seconds)
+    return Run(graph, backend, len(clips), logits, inputs, spikes, synops, sent, kept, seconds)
+
+
+def _run_fast(graph: FixedPointGraph, clips: NDArray[np.generic], trace: bool) -> FastRun:
+    from spikefold.converters.fast import FastEngine  # brings numba along, which nothing else needs
+
+    return FastEngine(graph).run(clips, trace=trace, sent=True)
 
 
 def differences(left: Trace, right: Trace) -> tuple[int, int]:

@@ -10,9 +10,11 @@ from rich.table import Table
 from spikefold.deploy.activity import Activity
 from spikefold.deploy.compare import ratios
 from spikefold.deploy.comparison import Row
+from spikefold.deploy.neurobench_words import reasons
 from spikefold.deploy.price_record import GATE_PROCESSOR, Price
-from spikefold.deploy.verdict import plain_row, verdicts
-from spikefold.deploy.words import change, count, ranged
+from spikefold.deploy.threshold_cost import ThresholdCost
+from spikefold.deploy.verdict import plain_row, ratio, verdicts
+from spikefold.deploy.words import change, count, ranged, si, signed, size
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:
@@ -22,7 +24,7 @@ def comparison_table(rows: Sequence[Row]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("", no_wrap=False)
     for row in rows:
-        table.add_column(row.name if row.mode == "none" else f"{row.name} {row.mode}", justify="right")
+        table.add_column(row.title, justify="right")
 
     def line(name: str, values: list[str], *, end: bool = False) -> None:
         table.add_row(name, *values, end_section=end)
@@ -31,7 +33,12 @@ def comparison_table(rows: Sequence[Row]) -> Table:
     line("accuracy, lowered float", [f"{r.accuracy_lowered:.1%}" for r in rows])
     line("accuracy, fixed point", [f"{r.accuracy_fixed:.1%}" for r in rows])
     line("lowering changes, points [95 %]", [change(r.lowering) for r in rows])
-    line("quantising changes, points [95 %]", [change(r.quantising) for r in rows], end=True)
+    line(
+        "quantising changes, points [95 %]", [change(r.quantising) for r in rows], end=not any(r.reducing for r in rows)
+    )
+    if any(r.reducing for r in rows):
+        reducing = [change(r.reducing) if r.reducing else "" for r in rows]
+        line("fewer thresholds change, points [95 %]", reducing, end=True)
     line("gate variation over samples", [_variation(r) for r in rows])
     line("firing rate", [f"{r.activity.firing_rate:.3f}" for r in rows])
     line("synops (counted)", [count(r.activity.synops) for r in rows])
@@ -85,12 +92,68 @@ def _cores(price: Price) -> str:
 
 
 def _time(price: Price) -> str:
-    return "" if price.latency is None else f"{price.steps} steps, {ranged(price.latency, 's')}"
+    return "" if price.latency is None else f"{price.steps} steps, {_latency(price)}"
+
+
+def _latency(price: Price) -> str:
+    """A lower bound where the energy is one: both lack the same work."""
+    return "" if price.latency is None else f"{'>= ' if price.lower_bound else ''}{ranged(price.latency, 's')}"
 
 
 def _gate_line(row: Row) -> str:
     priced = [p.gate_processor for p in row.prices if p.gate_processor is not None]
     return ranged(priced[0]) if priced else "0 J"
+
+
+def neurobench_table(rows: Sequence[Row]) -> Table:
+    """What NeuroBench counts of each module, what was mapped, and what lies between, step by step.
+
+    Nets that came as files have no module, and no column.
+    """
+    both = [row.neurobench for row in rows if row.neurobench is not None]
+    samples = both[0].mapped.samples if both else 0
+    title = (
+        f"NeuroBench's counts of the module as written, and the mapped net's: the first {samples} test samples, a clip"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for row in (r for r in rows if r.neurobench is not None):
+        table.add_column(row.title, justify="right")
+
+    def line(name: str, values: list[str], *, end: bool = False) -> None:
+        table.add_row(name, *values, end_section=end)
+
+    there = [b.module.counts for b in both]
+    line("NeuroBench: effective ACs", [count(c.effective_acs) for c in there])
+    line("NeuroBench: effective MACs", [count(c.effective_macs) for c in there])
+    for name in both[0].steps if both else ():
+        steps = [b.steps[name] for b in both]
+        if any(steps):
+            line(f"  {name}", [signed(s) if s else "0" for s in steps])
+    line("mapped: synops", [count(b.mapped.synops) for b in both], end=True)
+    line("NeuroBench: activation sparsity", [f"{c.activation_sparsity:.4f}" for c in there])
+    if any(c.other_outputs for c in there):
+        line("  of neurons alone", [f"{c.neuron_sparsity:.4f}" for c in there])
+    line("mapped: 1 - firing rate", [f"{b.quiet:.4f}" for b in both], end=True)
+    line("NeuroBench: footprint", [size(c.footprint) for c in there])
+    line("mapped: bytes of the integer net", [size(b.bytes.total) for b in both], end=True)
+    return table
+
+
+def differences(rows: Sequence[Row]) -> list[str]:
+    """Why NeuroBench's counts are others than the mapped ones, net by net, a line a reason.
+
+    What is so in some rows of a net only has these rows' names in front.
+    """
+    lines = []
+    for name in dict.fromkeys(row.name for row in rows if row.neurobench is not None):
+        own = {r.title: list(reasons(r.neurobench)) for r in rows if r.name == name and r.neurobench is not None}
+        lines.append(f"{name}: why NeuroBench's counts and the mapped ones differ")
+        for reason in dict.fromkeys(r for found in own.values() for r in found):
+            titles = [title for title, found in own.items() if reason in found]
+            where = "" if len(titles) == len(own) else f"{', '.join(titles)}: "
+            lines.append(f"  - {where}{reason}")
+    return lines
 
 
 def answers(rows: Sequence[Row]) -> list[str]:
@@ -99,14 +162,55 @@ def answers(rows: Sequence[Row]) -> list[str]:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """Why a variant does not fit a chip as is: the first reason, and how many more there are (JSON has them all)."""
+    """What to know of rows: what thresholds cost in cores, and why a variant does not fit a chip as is.
+
+    Of the rules that it breaks the first is named, and how many more there are (JSON has them all).
+    """
     lines = []
-    for row in rows:
+    for before, row in zip([None, *rows], rows, strict=False):
+        if row.reducing is not None and before is not None:
+            lines += _reduced(before, row)
+        lines += [_threshold_advice(row, cost) for cost in row.threshold_costs if not _was_reduced(row, rows)]
         for price in row.prices:
             if price.fit_notes:
                 more = f" (and {len(price.fit_notes) - 1} more)" if len(price.fit_notes) > 1 else ""
-                lines.append(f"{row.name} {row.mode} on {price.hardware}: {price.fit_notes[0]}{more}")
+                lines.append(f"{row.title} on {price.hardware}: {price.fit_notes[0]}{more}")
     return lines
+
+
+def _was_reduced(row: Row, rows: Sequence[Row]) -> bool:
+    """Whether a row with fewer thresholds of the same net and mode stands beside it."""
+    own = [r.threshold_levels for r in rows if (r.name, r.mode) == (row.name, row.mode)]
+    return row.threshold_levels is None and any(own)
+
+
+def _threshold_advice(row: Row, cost: ThresholdCost) -> str:
+    return (
+        f"{row.title} on {cost.hardware}: thresholds drive its {cost.cores:,} cores ({cost.cores_of_one:,} with one a "
+        f"layer): {cost.layer} has {cost.levels:,} and a core holds {cost.per_core}; --threshold-levels "
+        f"{cost.per_core} puts a row beside it in which no layer has more"
+    )
+
+
+def _reduced(whole: Row, few: Row) -> list[str]:
+    """What reducing thresholds brought on each chip where it changes the cores."""
+    lines = []
+    for theirs, mine in zip(whole.prices, few.prices, strict=True):
+        if few.reducing is None or mine.cores == theirs.cores:
+            continue
+        bound = {(True, False): "at least ", (False, True): "at most "}.get((mine.lower_bound, theirs.lower_bound), "")
+        lines.append(
+            f"{few.title} on {mine.hardware}: {mine.cores:,} cores in place of {theirs.cores:,}, {bound}"
+            f"{ratio(mine, theirs):.2f} times the energy of {whole.title}{_times(mine, theirs)}, for "
+            f"{change(few.reducing)} points of accuracy [95 %]"
+        )
+    return lines
+
+
+def _times(mine: Price, theirs: Price) -> str:
+    if mine.latency is None or theirs.latency is None:
+        return ""
+    return f" and {si(mine.latency.value, 's')} to the answer in place of {si(theirs.latency.value, 's')}"
 
 
 def price_table(price: Price) -> Table:
@@ -124,7 +228,7 @@ def price_table(price: Price) -> Table:
         table.add_row(GATE_PROCESSOR, count(price.gate_operations), "", ranged(price.gate_processor))
     if price.latency is not None:
         table.add_row("cores, chips", _cores(price), "", "")
-        table.add_row("first step to answer", f"{price.steps} steps", "", ranged(price.latency, "s"))
+        table.add_row("first step to answer", f"{price.steps} steps", "", _latency(price))
     return table
 
 

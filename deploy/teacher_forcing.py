@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spikefold.converters.calibrate import batches
+from spikefold.converters.capture.forms import ClipNet
 from spikefold.converters.capture.network import INPUT, OUTPUT, READOUT
+from spikefold.converters.capture.values import NeuronArrays
 from spikefold.converters.float_graph import FloatNet, FloatPopulation
 from spikefold.deploy.rounding import (
     U32,
@@ -46,7 +48,7 @@ BATCH = 8
 class Recording:
     """What the neurons of a module got and sent, by population name, and what the module returned."""
 
-    specs: dict[str, NeuronSpec]
+    specs: dict[str, NeuronSpec | NeuronArrays]
     currents: dict[str, Tensor]
     spikes: dict[str, Tensor]
     output: Tensor
@@ -134,6 +136,8 @@ def check_folding(module: nn.Module, net: FloatNet, clips: NDArray[np.generic]) 
     InputError
         The module cannot run in float64, or its neurons are not those of the net.
     """
+    if hasattr(module, "nir_graph"):  # it is the float net itself: nothing was folded
+        return Folding((), int(clips.shape[1]), 0, 0, 0)
     fine, coarse = (copy.deepcopy(module).to("cpu", dtype) for dtype in (torch.float64, torch.float32))
     found: dict[str, LayerFolding] = {}
     flips = spikes = predictions = 0
@@ -156,6 +160,11 @@ def record(module: nn.Module, clips: Tensor) -> Recording:
 
     Populations are named as `spikefold.converters.capture` names them: the path of the module, dots as underscores.
     """
+    if isinstance(module, ClipNet):
+        output, found = module.recorded(clips)
+        specs = {name: r.neuron.spec for name, r in found.items()}
+        currents, sent = ({n: getattr(r, field) for n, r in found.items()} for field in ("currents", "spikes"))
+        return Recording(specs, currents, sent, output)
     result = Recording({}, {}, {}, clips)
 
     def hook(path: str, spec: NeuronSpec) -> Callable[[nn.Module, tuple[Any, ...], Any], Tensor]:
@@ -236,7 +245,7 @@ def _teacher_forced(net: FloatNet, recording: Recording, clips: Tensor) -> Itera
         error = membrane_error(own, gated, membranes, teacher)
         flipped = spikes != teacher
         distance = (membranes - torch.as_tensor(population.v_threshold, dtype=torch.float64)).abs()[flipped]
-        limit = (error + U32 * spec.v_threshold)[flipped]
+        limit = (error + U32 * torch.as_tensor(own.v_threshold))[flipped]
         worst = int(distance.argmax()) if len(distance) else -1
         yield replace(
             _compare(population, (membranes - wanted).abs(), error, gated.undecided),
@@ -247,10 +256,12 @@ def _teacher_forced(net: FloatNet, recording: Recording, clips: Tensor) -> Itera
         )
 
 
-def _unrounded(population: FloatPopulation, spec: NeuronSpec) -> FloatPopulation:
+def _unrounded(population: FloatPopulation, spec: NeuronSpec | NeuronArrays) -> FloatPopulation:
     """The neurons with the module's own constants, which folding rounds to float32."""
-    exact: dict[str, Any] = {"decay": spec.decay, "v_threshold": np.full(population.shape, spec.v_threshold)}
-    return replace(population, **exact, v_reset=np.full(population.shape, spec.v_reset) if spec.v_reset else None)
+    exact: dict[str, Any] = {"decay": spec.decay, "current_decay": spec.current_decay}
+    threshold = np.full(population.shape, spec.v_threshold)
+    reset = np.full(population.shape, spec.v_reset) if np.any(spec.v_reset) else None
+    return replace(population, **exact, v_threshold=threshold, v_reset=reset)
 
 
 def _compare_readout(population: FloatPopulation, gated: Bounded, recording: Recording) -> LayerFolding:

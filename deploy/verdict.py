@@ -7,6 +7,8 @@ The rule for the mode, on one piece of hardware (the first chip that was asked f
    gates as they were trained; where that was not compared, the most accurate mode.
 2. Of the others, those that keep every rule of the chip are preferred, if there are any.
 3. Of these, the one that takes least energy is deployed: nominal total, the gate processor's line included.
+
+A mode whose thresholds were reduced to a few stands beside the mode itself, and is judged as a mode of its own.
 """
 
 from __future__ import annotations
@@ -74,19 +76,19 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
 def _verdict(variant: Sequence[Row], plain: Row | None) -> Verdict:
     at = next((i for i, p in enumerate(variant[0].prices) if p.family == "chip"), 0)
     reference = next(
-        (row for row in variant if row.mode == "dynamic"), max(variant, key=lambda row: row.accuracy_fixed)
+        (row for row in variant if row.form == "dynamic"), max(variant, key=lambda row: row.accuracy_fixed)
     )
-    against = {row.mode: paired(reference.right, row.right) for row in variant}
-    kept = [row for row in variant if against[row.mode].high >= -MARGIN]
+    against = {row.form: paired(reference.right, row.right) for row in variant}
+    kept = [row for row in variant if against[row.form].high >= -MARGIN]
     kept = [row for row in kept if row.prices[at].fits] or kept
     chosen = min(kept, key=lambda row: full_energy(row.prices[at]))
     against_plain = None if plain is None else paired(plain.right, chosen.right)
-    sentence = f"{chosen.name}: deploy {chosen.mode}, {_why(chosen, reference, against[chosen.mode], len(variant), at)}"
+    sentence = f"{chosen.name}: deploy {chosen.form}, {_why(chosen, reference, against[chosen.form], len(variant), at)}"
     if plain is not None and against_plain is not None:
         sentence += "; " + _gain(chosen, plain, against_plain, at)
     sentence += f"; {_gates(chosen, reference, at)}."
-    modes = tuple(row.mode for row in variant)
-    return Verdict(chosen, modes, reference.mode, against[chosen.mode], plain, against_plain, sentence)
+    modes = tuple(row.form for row in variant)
+    return Verdict(chosen, modes, reference.form, against[chosen.form], plain, against_plain, sentence)
 
 
 def _why(chosen: Row, reference: Row, against: Paired, modes: int, at: int) -> str:
@@ -96,7 +98,7 @@ def _why(chosen: Row, reference: Row, against: Paired, modes: int, at: int) -> s
     rules = "keeps its rules and " if price.family == "chip" and price.fits else ""
     words = (
         f"of {modes} modes the cheapest on {price.hardware} that {rules}is not shown to be more than {100 * MARGIN:g} "
-        f"point less accurate than {reference.mode}"
+        f"point less accurate than {reference.form}"
     )
     if chosen is reference:
         return words
@@ -125,5 +127,5 @@ def _gates(chosen: Row, reference: Row, at: int) -> str:
         return "its gates cost nothing in any mode compared"
     processor, attention = row.prices[at].gate_processor, row.prices[at].attention
     energy = attention.value if processor is None else processor.value
-    where = "" if row is chosen else f", which {chosen.mode} saves,"
-    return f"its gates cost {count(operations)} operations a clip in {row.mode}{where} about {si(energy, 'J')}"
+    where = "" if row is chosen else f", which {chosen.form} saves,"
+    return f"its gates cost {count(operations)} operations a clip in {row.form}{where} about {si(energy, 'J')}"

@@ -27,21 +27,24 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from spikefold.converters.calibrate import Calibration, calibrate
+from spikefold.converters.calibrate import Calibration, calibrate, events_per_clip
 from spikefold.converters.capture import capture
 from spikefold.converters.fixed_point_graph import AttentionMode, FixedPointGraph
 from spikefold.converters.float_graph import FloatNet, read_float_graph
 from spikefold.converters.lower import Attention, lower, lower_float
 from spikefold.converters.reference import check_input
+from spikefold.converters.show import Shown
+from spikefold.deploy.cautions import Caution, of_clips, of_gates, of_ranges, of_states
 from spikefold.deploy.equality import BACKENDS, BackendEquality, VerifiedBackend, check_backends
-from spikefold.deploy.layer_errors import AttentionChange, LayerStates, Quantisation, measure_layers
+from spikefold.deploy.layer_errors import AttentionChange, Quantisation, measure_layers
 from spikefold.deploy.run import Net, open_net
+from spikefold.deploy.states import LayerStates
 from spikefold.deploy.teacher_forcing import Folding, check_folding
 from spikefold.errors import InputError
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Shown, by="spikefold.deploy.notebook"):
     """What `verify` found. ``attention`` is None for a net without gates; see the module's text for the parts."""
 
     samples: int
@@ -52,6 +55,8 @@ class Verification:
     quantisation: Quantisation
     states: tuple[LayerStates, ...]
     backends: tuple[BackendEquality, ...]
+    cautions: tuple[Caution, ...] = ()
+    """What a user should act on though nothing is wrong (`spikefold.deploy.cautions`)."""
 
     @property
     def passed(self) -> bool:
@@ -93,7 +98,7 @@ def verify(
         The deployed net; made here with `spikefold.lower` where it is not given.
     labels : integer array ``[B]``, optional
         Classes of ``clips``; gives accuracies.
-    backends : sequence of "torch", "onnx", "lava"
+    backends : sequence of "fast", "torch", "onnx", "lava"
         Which to compare with the numpy reference. "onnx" includes the step graph where the net has one; the net read
         back from a NIR file is always compared.
     lava_samples : int
@@ -115,14 +120,19 @@ def verify(
     captured = capture(module, torch.from_numpy(np.ascontiguousarray(clips[:, :1])).float())
     calibration = calibration_clips if isinstance(calibration_clips, Calibration) else calibrate(captured, calibrated)
     fixed = open_net(graph) if graph is not None else lower(captured, calibration, attention)
-    float_net, lowered = read_float_graph(captured), read_float_graph(lower_float(captured, calibration, attention)[0])
+    lowered_graph, left = lower_float(captured, calibration, attention)
+    float_net, lowered = read_float_graph(captured), read_float_graph(lowered_graph)
     _check_graph(fixed, lowered, attention)
     whole = check_input(fixed, clips)
     folding = check_folding(module, float_net, clips)
     errors = measure_layers(float_net, lowered, fixed, calibration, whole, labels)
+    found = [*of_gates(float_net, calibration, attention), *of_states(fixed, errors.states)]
+    found += of_clips(fixed, events_per_clip(clips))
+    if left.gates:
+        found += of_ranges(left.gates, calibrate(lowered_graph, clips).gates)
     return Verification(
         int(clips.shape[1]), int(clips.shape[0]), fixed.attention, folding, errors.attention, errors.quantisation,
-        errors.states, check_backends(fixed, whole, backends, lava_samples, time_limit_s),
+        errors.states, check_backends(fixed, whole, backends, lava_samples, time_limit_s), tuple(found),
     )  # fmt: skip
 
 

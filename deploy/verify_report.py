@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spikefold.deploy.equality import BackendEquality
-from spikefold.deploy.layer_errors import Used
+from spikefold.deploy.states import Used
 from spikefold.deploy.verify import Verification
 from spikefold.files import atomic_path
 
@@ -20,6 +20,11 @@ def summary_lines(v: Verification) -> list[str]:
     """The report as text, one kind of error after the other and each layer in a line of it."""
     parts = (_folding_lines, _attention_lines, _quantisation_lines, _state_lines, _backend_lines)
     return [line for part in parts for line in part(v)]
+
+
+def headlines(v: Verification) -> list[str]:
+    """Of folding, attention and quantising one line each."""
+    return [part(v)[0] for part in (_folding_lines, _attention_lines, _quantisation_lines)]
 
 
 def write_report(v: Verification, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
@@ -49,7 +54,8 @@ def layer_rows(v: Verification) -> list[dict[str, Any]]:
     ]
     for part, layers in parts:
         for layer in layers:
-            rows[layer.name].update(_flat(part, asdict(layer)))
+            row = rows.setdefault(layer.name, {"layer": layer.name})  # a relay that lowering spared was folded
+            row.update(_flat(part, asdict(layer)))
     return list(rows.values())
 
 

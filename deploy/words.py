@@ -24,6 +24,17 @@ def count(value: float) -> str:
     return f"{value:.3g}"
 
 
+def signed(value: float) -> str:
+    """A count with its sign, as `count` writes it."""
+    return f"{'-' if value < 0 else '+'}{count(abs(value))}"
+
+
+def size(value: float) -> str:
+    """Bytes, as `count` writes a count: ``161000`` becomes ``161 kB``."""
+    number, _, letter = count(value).partition(" ")
+    return f"{number} {letter}B"
+
+
 def ranged(quantity: Range, unit: str = "J") -> str:
     """Nominal value with its low and high."""
     if quantity.low == quantity.high:

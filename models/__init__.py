@@ -2,7 +2,7 @@
 
 from spikefold.models.attention import ASA, AZO, DTA, FSTA, MA, SMA, TCJA, STAALayer, topk_mask
 from spikefold.models.backbones.dvsnet import DVSNet
-from spikefold.models.checkpoint import CheckpointMeta, load_checkpoint, load_state_dict_file, save_checkpoint
+from spikefold.models.checkpoint import CheckpointMeta, load_checkpoint, save_checkpoint
 from spikefold.models.checkpoints import SHIPPED, shipped
 from spikefold.models.data import EventData, load_npz, saccade_mnist
 from spikefold.models.learned_lif import AdaptiveLIF, ParametricLIF
@@ -11,6 +11,7 @@ from spikefold.models.over_time import OverTime
 from spikefold.models.registry import ENTRIES, MODEL_NAMES, build
 from spikefold.models.released import ReleasedReport, load_released
 from spikefold.models.training import TrainingData, TrainResult, evaluate, train, train_checkpoint, training_data
+from spikefold.models.weights import load_state_dict_file
 
 __all__ = [
     "ASA",

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import pickle
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
 from spikefold.errors import FileFormatError, InputError
 from spikefold.files import atomic_path
 from spikefold.models.registry import build
+from spikefold.models.weights import is_finite, read_safetensors
 
 FORMAT = 1
 _HEADER = "spikefold"
-_PICKLES = (".pt", ".pth", ".tar", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -84,65 +82,21 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, Checkpoint
         The file is missing, truncated, of another kind or of a newer format; the header names a network that does
         not exist; tensors are missing, unknown, of another shape or not finite.
     """
-    tensors, metadata = _read_safetensors(Path(path))
+    tensors, metadata = read_safetensors(Path(path))
     meta = _parse_header(Path(path), metadata)
-    try:
-        model = build(meta.model, **meta.build)  # type: ignore[arg-type]  # build checks them
-    except (InputError, TypeError) as error:
-        raise FileFormatError(f"{path}: header: {error}") from error
-    _check_tensors(Path(path), tensors, model.state_dict())
+    _check_tensors(Path(path), tensors, _built(Path(path), meta, "meta").state_dict())
+    model = _built(Path(path), meta, "cpu")  # no larger than the file, now
     model.load_state_dict(tensors)
     return model.eval(), meta
 
 
-def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Read weights from ``.safetensors``, ``.pt``, ``.pth``, ``.tar`` or ``.ckpt`` without running code in the file.
-
-    A file that holds a dictionary with the weights under ``state_dict``, ``model`` or ``net`` is unwrapped.
-
-    Raises
-    ------
-    FileFormatError
-        The file is missing, damaged, of another kind, or needs code to be loaded.
-    """
-    file = Path(path)
-    if file.suffix == ".safetensors":
-        return _read_safetensors(file)[0]
-    if file.suffix not in _PICKLES:
-        raise FileFormatError(f"{file}: suffix {file.suffix!r}; expected .safetensors, {', '.join(_PICKLES)}")
-    if not file.is_file():
-        raise FileFormatError(f"{file}: no such file")
+def _built(path: Path, meta: CheckpointMeta, device: str) -> nn.Module:
+    """The network that a header names; on the device ``meta`` its weights take no memory."""
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # timm saves its options beside the weights
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise FileFormatError(
-            f"{file}: damaged, or holds more than tensors, which loading would have to run; "
-            "save it anew with torch.save(net.state_dict(), path)"
-        ) from error
-    except Exception as error:  # a damaged pickle fails in a hundred ways
-        raise FileFormatError(f"{file}: cannot be read ({type(error).__name__}: {error}); save it again") from error
-    for key in ("state_dict", "model", "net"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content:
-        raise FileFormatError(
-            f"{file}: holds a {type(content).__name__}; save it with torch.save(net.state_dict(), path)"
-        )
-    for name, tensor in content.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise FileFormatError(f"{file}: entry {name!r} is a {type(tensor).__name__}, not a tensor")
-    return {str(name): tensor for name, tensor in content.items()}
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    if not path.is_file():
-        raise FileFormatError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise FileFormatError(f"{path}: damaged or not a safetensors file ({error}); fetch or save it again") from error
+        with torch.device(device):
+            return build(meta.model, **meta.build)  # type: ignore[arg-type]  # build checks them
+    except (InputError, TypeError) as error:
+        raise FileFormatError(f"{path}: header: {error}") from error
 
 
 def _parse_header(path: Path, metadata: Mapping[str, str]) -> CheckpointMeta:
@@ -150,7 +104,7 @@ def _parse_header(path: Path, metadata: Mapping[str, str]) -> CheckpointMeta:
         raise FileFormatError(f"{path}: no {_HEADER!r} entry in the header; weights alone are not a checkpoint")
     try:
         header: Any = json.loads(metadata[_HEADER])
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{path}: header {_HEADER!r} is not JSON ({error})") from error
     version = header.get("spikefold_format") if isinstance(header, dict) else None
     if not isinstance(version, int) or version < 1:
@@ -165,7 +119,8 @@ def _parse_header(path: Path, metadata: Mapping[str, str]) -> CheckpointMeta:
             raise FileFormatError(f"{path}: header: {entry.name} is missing; the file is damaged")
         expected = str(entry.type).partition("[")[0]
         if type(header[entry.name]).__name__ != expected:
-            raise FileFormatError(f"{path}: header: {entry.name} = {header[entry.name]!r}; expected {entry.type}")
+            shown = reprlib.repr(header[entry.name])
+            raise FileFormatError(f"{path}: header: {entry.name} = {shown}; expected {entry.type}")
         values[entry.name] = header[entry.name]
     return CheckpointMeta(**values)
 
@@ -175,7 +130,7 @@ def _check_tensors(path: Path, found: Mapping[str, torch.Tensor], wanted: Mappin
     if missing or unknown:
         raise FileFormatError(
             f"{path}: the weights are of another network than its header says; "
-            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
+            f"missing: {_listed(missing)}; unknown: {_listed(unknown)}"
         )
     for name, tensor in found.items():
         expected = wanted[name]
@@ -184,5 +139,10 @@ def _check_tensors(path: Path, found: Mapping[str, torch.Tensor], wanted: Mappin
                 f"{path}: {name} is {tensor.dtype} {tuple(tensor.shape)}; "
                 f"expected {expected.dtype} {tuple(expected.shape)}"
             )
-        if not bool(torch.isfinite(tensor).all()):
+        if not is_finite(tensor):
             raise FileFormatError(f"{path}: {name} holds NaN or infinite values")
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return ", ".join(reprlib.repr(name)[1:-1] if len(name) > 80 else name for name in names[:12]) + more or "none"

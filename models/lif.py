@@ -3,7 +3,7 @@
     v_t = decay * m_{t-1} + input_gain * x_t        membrane before the reset
     s_t = [v_t > v_threshold]   or   [v_t >= v_threshold]
     m_t = v_t * (1 - s_t) + v_reset * s_t           m_{-1} = 0      (hard reset)
-    m_t = v_t - v_threshold * s_t                                   (soft reset)
+    m_t = v_t - (v_threshold - v_reset) * s_t                       (soft reset)
 
 The systems differ in these numbers: FSTA-SNN (AAAI 2025) has decay 0.25, an effective threshold of 0.5 and the strict
 comparison; ASA-SNN (ICCV 2023) 0.3, 0.3 and ``>=``; MA-SNN (TPAMI 2023) also resets to the threshold, which then
@@ -40,7 +40,10 @@ class NeuronSpec:
     input_gain : float
         Factor on the current before it is added.
     soft_reset : bool
-        True: a spike takes the threshold off the membrane, in place of setting it to v_reset, which must be 0 then.
+        True: a spike takes v_threshold - v_reset off the membrane, in place of setting it to v_reset.
+    current_decay : float
+        Factor on a current memory u from step to step, in [0, 1]: u_t = current_decay * u_{t-1} + input_gain * x_t is
+        what the membrane adds. 0: no memory, the plain LIF. Only neurons of other frameworks have one (`LIF` does not).
     """
 
     decay: float
@@ -49,21 +52,21 @@ class NeuronSpec:
     v_reset: float = 0.0
     input_gain: float = 1.0
     soft_reset: bool = False
+    current_decay: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values no neuron can have."""
-        for name in ("decay", "v_threshold", "v_reset", "input_gain"):
+        for name in ("decay", "v_threshold", "v_reset", "input_gain", "current_decay"):
             value = getattr(self, name)
             if not math.isfinite(value):
                 raise InputError(f"{name} = {value}: must be a finite number")
-        if not 0.0 <= self.decay <= 1.0:
-            raise InputError(f"decay = {self.decay}: must lie in [0, 1]")
+        for name in ("decay", "current_decay"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"{name} = {getattr(self, name)}: must lie in [0, 1]")
         if self.v_threshold <= 0.0:
             raise InputError(f"v_threshold = {self.v_threshold}: must be greater than 0")
         if self.v_reset > self.v_threshold:
             raise InputError(f"v_reset = {self.v_reset}: must be at most v_threshold = {self.v_threshold}")
-        if self.soft_reset and self.v_reset != 0.0:
-            raise InputError(f"v_reset = {self.v_reset}: a soft reset sets no value; leave v_reset at 0")
 
 
 class LIF(nn.Module):
@@ -172,7 +175,7 @@ class LIF(nn.Module):
     def extra_repr(self) -> str:
         """Show the neuron's numbers in ``print(net)``."""
         s = self.neuron_spec()
-        reset = "soft_reset=True" if s.soft_reset else f"v_reset={s.v_reset:g}"
+        reset = f"v_reset={s.v_reset:g}" + (", soft_reset=True" if s.soft_reset else "")
         return (
             f"decay={s.decay:g}, v_threshold={s.v_threshold:g}, {reset}, strict={s.strict}, input_gain={s.input_gain:g}"
         )

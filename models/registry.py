@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -26,6 +27,7 @@ SHORT_NAMES = {name.removesuffix("-dvsnet"): name for name in dvsnets.ENTRIES}
 """Short forms of the small networks: ``asa`` for ``asa-dvsnet``."""
 
 _LIMITS = {"in_channels": (1, 64), "time_steps": (1, 1024), "num_classes": (1, 10_000), "input_size": (4, 512)}
+_LARGEST_OPTION = 4096
 
 
 @dataclass(frozen=True)
@@ -88,16 +90,22 @@ def build(
     for field, value in sizes.items():
         low, high = _LIMITS[field]
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise InputError(f"{field} = {value!r}: must be a whole number from {low} to {high}")
+            raise InputError(f"{field} = {reprlib.repr(value)}: must be a whole number from {low} to {high}")
     known = entry.options()
     for option, chosen in options.items():
         if option not in known:
             raise InputError(f"{name}: no option {option!r}; it has {', '.join(known) or 'none'}")
         expected = type(known[option])
         if type(chosen) is not expected and not (expected is float and type(chosen) is int):
-            raise InputError(f"{name}: {option} = {chosen!r}; expected {expected.__name__}")
+            raise InputError(f"{name}: {option} = {reprlib.repr(chosen)}; expected {expected.__name__}")
+        if isinstance(chosen, int | float) and not abs(chosen) <= _LARGEST_OPTION:
+            raise InputError(f"{name}: {option} = {reprlib.repr(chosen)}: must be at most {_LARGEST_OPTION}")
     made_for = replace(entry.sizes, **sizes)
-    network = entry.make(made_for, **options)
+    try:
+        network = entry.make(made_for, **options)
+    except (RuntimeError, ValueError, ZeroDivisionError, OverflowError, MemoryError) as error:  # torch's own words
+        said = ", ".join(f"{option} = {reprlib.repr(chosen)}" for option, chosen in {**sizes, **options}.items())
+        raise InputError(f"{name}: cannot be made with {said}: {str(error)[:300]}") from error
     network.built_as = BuiltAs(name, {**asdict(made_for), **options})  # type: ignore[assignment]
     if entry.released is not None:
         network.released_names = entry.released  # type: ignore[assignment]

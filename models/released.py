@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from spikefold.errors import InputError
+from spikefold.models.weights import misfit
 
 Rule = tuple[str, str]
 """A regular expression and what takes its place, as for `re.sub`."""
@@ -92,7 +93,7 @@ def load_released(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> R
         canonical = _substituted(name, names.aliases)
         if canonical != name:
             aliases.append(name)
-            if canonical in found and not torch.equal(found[canonical], tensor):
+            if canonical in found and not _equal(found[canonical], tensor):
                 problems.append(f"{name} is another name of {canonical} but holds other values")
             if canonical in found:
                 continue
@@ -103,6 +104,9 @@ def load_released(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> R
             continue
         if _squeezed(tensor.shape) != _squeezed(own[target].shape):
             problems.append(f"{name} is {tuple(tensor.shape)}; expected {tuple(own[target].shape)} ({target})")
+            continue
+        if garbled := misfit(tensor, own[target]):
+            problems.append(f"{name} {garbled} ({target})")
             continue
         tensors[target] = tensor.reshape(own[target].shape)
         loaded[name] = target
@@ -123,6 +127,10 @@ def released_names(model: nn.Module) -> ReleasedNames:
         what = getattr(getattr(model, "built_as", None), "name", type(model).__name__)
         raise InputError(f"{what}: no checkpoint of its authors' is known for it; use load_state_dict for your own")
     return names
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def _substituted(name: str, rules: tuple[Rule, ...]) -> str:

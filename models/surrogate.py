@@ -40,7 +40,7 @@ def fire(v: torch.Tensor, spec: NeuronSpec) -> torch.Tensor:
 def after_reset(v: torch.Tensor, spikes: torch.Tensor, spec: NeuronSpec) -> torch.Tensor:
     """Membranes that spikes (0 or 1, of their dtype) leave."""
     if spec.soft_reset:
-        return v - spec.v_threshold * spikes
+        return v - (spec.v_threshold - spec.v_reset) * spikes
     return v * (1.0 - spikes) + spec.v_reset * spikes
 
 
@@ -85,7 +85,7 @@ class SurrogateLIF(torch.autograd.Function):
                 grad_decay += grad_x[step + 1] * after_reset(v, s, spec)
             through_spike = grad_spikes[step]
             if not ctx.detach:
-                through_spike = through_spike + later * (-spec.v_threshold if spec.soft_reset else spec.v_reset - v)
+                through_spike = through_spike + later * (spec.v_reset - (spec.v_threshold if spec.soft_reset else v))
             passed_on = later if spec.soft_reset else later * (1.0 - s)
             grad_v = through_spike * derivative(v - spec.v_threshold, ctx.surrogate) + passed_on
             grad_x[step] = grad_v

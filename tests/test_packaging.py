@@ -17,7 +17,7 @@ from spikefold.deploy.doctor import LAVA, LAVA_NEEDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("models", "converters", "deploy", "hardware_configs")
-PACKAGED = {".py", ".safetensors", ".nir", ".yaml"}
+PACKAGED = {".py", ".safetensors", ".nir", ".yaml", ".jinja", ".css", ".js"}
 
 
 def run(*command: str | Path, cwd: Path, path: str = "") -> str:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.fx import Node
 
-from spikefold.converters.capture.trace import BATCH
-from spikefold.converters.capture.values import shape_of, where
+from spikefold.converters.capture.values import BATCH, shape_of, where
 from spikefold.errors import CaptureError
 
 if TYPE_CHECKING:

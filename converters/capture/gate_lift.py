@@ -18,8 +18,8 @@ from spikefold.converters.capture.gate_layout import part_of_split
 from spikefold.converters.capture.gate_rules import RULES, RULES_OF_FIRST, SPLITS
 from spikefold.converters.capture.network import CapturedPopulation
 from spikefold.converters.capture.operations import permutation
-from spikefold.converters.capture.trace import BATCH
 from spikefold.converters.capture.values import (
+    BATCH,
     Flow,
     Gate,
     Gather,

@@ -12,8 +12,7 @@ from torch.fx import Node
 
 from spikefold.converters.capture import gate_layout, gate_norms
 from spikefold.converters.capture.layers import batch_norm_epsilon, pair
-from spikefold.converters.capture.trace import BATCH
-from spikefold.converters.capture.values import numel, shape_of, where
+from spikefold.converters.capture.values import BATCH, numel, shape_of, where
 from spikefold.errors import CaptureError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from spikefold.converters.capture import linear_map as lm
-from spikefold.converters.capture.values import Flow, Part, Value, leading
+from spikefold.converters.capture.values import Flow, Value, leading
 
 
 def then(node: Node, flow: Flow, second: lm.LinearMap, name: str = "") -> Flow:
@@ -29,7 +29,7 @@ def then(node: Node, flow: Flow, second: lm.LinearMap, name: str = "") -> Flow:
     parts = []
     for number, part in enumerate(flow.parts):
         following = second if number == 0 else replace(lm.without_bias(second), macs=0)
-        parts.append(Part(part.source, lm.compose(following, part.map), name or part.label))
+        parts.append(replace(part, map=lm.compose(following, part.map), label=name or part.label))
     return replace(flow, parts=tuple(parts), features=second.out_shape, key=node, origin=None, factor=1.0)
 
 

@@ -52,17 +52,20 @@ class ConvMap:
         return (self.weight.shape[0], size[0], size[1])
 
     @property
-    def is_identity(self) -> bool:
-        """True where the map changes nothing."""
+    def scales_channels(self) -> bool:
+        """True where each channel is only scaled and shifted."""
         c = self.in_shape[0]
         return (
             self.groups == c
             and tuple(self.weight.shape) == (c, 1, 1, 1)
             and self.stride == (1, 1)
             and self.padding == (0, 0)
-            and bool((self.weight == 1).all())
-            and not bool(self.bias.any())
         )
+
+    @property
+    def is_identity(self) -> bool:
+        """True where the map changes nothing."""
+        return self.scales_channels and bool((self.weight == 1).all()) and not bool(self.bias.any())
 
     def apply(self, x: Tensor) -> Tensor:
         """Run the map on ``[N, *in_shape]``."""
@@ -182,6 +185,12 @@ def compose(second: LinearMap, first: LinearMap) -> LinearMap:
         return replace(second, macs=second.macs + first.macs)
     if second.is_identity:
         return replace(first, macs=second.macs + first.macs)
+    if second.scales_channels:
+        factor = second.weight.flatten()
+        return replace(
+            first, weight=_undilated(first) * factor.reshape(-1, 1, 1, 1), bias=first.bias * factor + second.bias,
+            dilation=(1, 1), macs=second.macs + first.macs,
+        )  # fmt: skip
     return _conv_after(second, first)
 
 

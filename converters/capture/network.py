@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from spikefold.converters.capture import linear_map as lm
+from spikefold.converters.capture.foreign import spread
 from spikefold.converters.capture.layers import label, pair, then
 from spikefold.converters.capture.logic import ANY, BOTH, any_in_window, both, is_literal, is_spikes
 from spikefold.converters.capture.operations import HANDLERS, Handler
@@ -28,6 +29,7 @@ from spikefold.converters.capture.values import (
     Gated,
     Gather,
     Mixed,
+    NeuronArrays,
     Part,
     Value,
     leading,
@@ -56,17 +58,19 @@ class CapturedPopulation:
 
     ``logic`` marks neurons that stand for a max pooling or a product of spikes and are no neurons of the module. What
     ``relays`` is no neuron either: it sends its gated current as a number, negative ones as 0 where it ``rectifies``.
+    What ``integrates`` never fires: its membrane at the end is the answer.
     """
 
     name: str
     flow: Flow
-    spec: NeuronSpec
+    spec: NeuronSpec | NeuronArrays
     gate: Gate | Gather | GateProgram | None
     shape: tuple[int, ...]
     logic: bool = False
     relays: bool = False
     rectifies: bool = False
     selects: bool = False
+    integrates: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ class _Reader:
                 self.values[node] = self._call(node)
         if output is None:
             raise CaptureError("the module returns nothing: return the logits or the output spikes")
-        flow, _ = _aligned(output)
+        flow, _ = aligned(output)
         return CapturedNetwork(self._reached_from(flow), flow, self.values, self.time_steps, self.input_shape)
 
     def _reached_from(self, output: Flow) -> tuple[CapturedPopulation, ...]:
@@ -219,7 +223,7 @@ class _Reader:
         if gate is None and self._literal_of(flow):
             return self._logic(node, flow, ANY, self._free_name(f"{label(node)}_not"))
         name = self._free_name(f"{label(node)}_relay")
-        flow, shape = _aligned(flow)
+        flow, shape = aligned(flow)
         relay = CapturedPopulation(name, flow, RELAY, gate, shape, relays=True, rectifies=rectifies, selects=selects)
         self.populations.append(relay)
         return Flow((Part(name, lm.identity(shape), name),), flow.features, flow.axes, node)
@@ -264,13 +268,17 @@ class _Reader:
                 f"{path}: the neuron gets a tensor of shape {shape_text(node)}; it needs [T, B, *features] with "
                 "time first (unflatten after merged layers)"
             )
-        if not 0.0 <= spec.decay <= 1.0 or spec.v_threshold <= 0 or spec.input_gain <= 0:
+        if isinstance(spec, NeuronSpec) and (
+            not 0.0 <= spec.decay <= 1.0 or spec.v_threshold <= 0 or spec.input_gain <= 0
+        ):
             raise CaptureError(
                 f"{path}: decay {spec.decay}, v_threshold {spec.v_threshold}, input_gain {spec.input_gain}: the decay "
                 "must be within 0..1, the others above 0"
             )
         name = self._free_name(path.replace(".", "_"))
-        flow, shape = _aligned(flow)
+        flow, shape = aligned(flow)
+        if isinstance(spec, NeuronArrays):
+            spec = spread(path, spec, flow.features, shape)
         self.populations.append(CapturedPopulation(name, flow, spec, gate, shape))
         spikes = Flow((Part(name, lm.identity(shape), name),), flow.features, "T B", node)
         if flow.key is not node:  # what relays brought together here has this key too; no gate reads it by itself
@@ -304,7 +312,7 @@ class _Reader:
         return self._logic(node, any_in_window(node, flow, a, name), ANY, name)
 
     def _logic(self, node: Node, current: Flow, spec: NeuronSpec, name: str) -> Flow:
-        flow, shape = _aligned(current)
+        flow, shape = aligned(current)
         self.populations.append(CapturedPopulation(name, flow, spec, None, shape, logic=True))
         return Flow((Part(name, lm.identity(shape), name),), current.features, current.axes, node)
 
@@ -341,6 +349,8 @@ class _Reader:
         flow = self.signal(result, self.values[result])
         if not self.populations:
             raise CaptureError("no neuron lies between the input and the output")
+        if flow.axes == "TB" and self.traced.form is not None and self.traced.form.kind != "clip":
+            flow = self._of_all_steps(flow)
         if not flow.reduced and (flow.axes != "T B" or not self._spikes_of(flow)):
             raise CaptureError(
                 f"{where(result)}: the module returns {shape_text(result)} without a mean over time; average the "
@@ -348,8 +358,14 @@ class _Reader:
             )
         return flow
 
+    def _of_all_steps(self, flow: Flow) -> Flow:
+        """What a module that works step by step makes of a clip: spikes, or what it adds up or averages over steps."""
+        if self._spikes_of(flow) or self.traced.stacked:
+            return replace(flow, axes="T B")
+        return replace(flow, axes="B", reduced=True)
 
-def _aligned(flow: Flow) -> tuple[Flow, tuple[int, ...]]:
+
+def aligned(flow: Flow) -> tuple[Flow, tuple[int, ...]]:
     """The flow with maps of one shape, and that shape: NIR reshapes nowhere between a layer and its neurons."""
     shapes = {part.map.out_shape for part in flow.parts}
     if len(shapes) > 1:

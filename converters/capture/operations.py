@@ -257,6 +257,10 @@ def _subtract_from(node: Node, a: list[Any], time_steps: int) -> Value | None:
     return _add(node, [a[1], a[0]], time_steps, sign=-1.0)
 
 
+def _state(node: Node, a: list[Any], time_steps: int) -> Value | None:
+    raise lm.NotExactError("it reads the state of neurons, of which only the spikes can be read on a chip")
+
+
 Handler = Callable[[Node, list[Any], int], Value | None]
 HANDLERS: dict[str, Handler] = {
     "conv2d": conv2d,
@@ -289,4 +293,5 @@ HANDLERS: dict[str, Handler] = {
     "add": _add,
     "sub": _subtract,
     "rsub": _subtract_from,
+    "state": _state,
 }

@@ -6,24 +6,44 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Node
 
 from spikefold.converters.capture.linear_map import LinearMap
-from spikefold.converters.capture.trace import BATCH
 
+BATCH = 1009
+"""Batch of a traced module: an axis belongs to the batch exactly where this prime divides its size."""
 Axes: TypeAlias = Literal["T B", "B T", "TB", "BT", "B"]
 """How time and batch lead a tensor: apart, swapped, merged, or batch alone (after averaging over time)."""
 
 
 @dataclass(frozen=True)
+class NeuronArrays:
+    """What `spikefold.models.lif.NeuronSpec` says, of neurons that differ: numbers, or arrays of their shape."""
+
+    decay: float | NDArray[np.float64]
+    v_threshold: float | NDArray[np.float64]
+    strict: bool
+    v_reset: float | NDArray[np.float64] = 0.0
+    input_gain: float = 1.0
+    soft_reset: bool = False
+    current_decay: float | NDArray[np.float64] = 0.0
+
+
+@dataclass(frozen=True)
 class Part:
-    """One linear path from a population (or the input) into a current."""
+    """One linear path from a population (or the input) into a current.
+
+    What the source sends arrives ``delay`` steps later: one whole number, or one for each of its neurons.
+    """
 
     source: str
     map: LinearMap
     label: str
+    delay: int | NDArray[np.int64] = 0
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,25 @@
 """The whole-clip graph: all T steps of a batch of clips, layer by layer, gates included.
 
 Convolutions run once per layer over T and B merged; each population is a ``Scan`` over T around ``spikefold::LIF``,
-but a relay, which has no memory, is one ``spikefold::Relay`` over all steps.
+but a relay, which has no memory, is one ``spikefold::Relay`` over all steps. Populations in a loop, and those that
+remember their synaptic current, are a ``Scan`` around the nodes that are their time step in the step graph too.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from spikefold.converters import arithmetic, ranges
-from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Relay
+from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Relay, Synapse
 from spikefold.converters.onnx.counts import emit_counts
-from spikefold.converters.onnx.currents import emit_current, gated_current, saturate
+from spikefold.converters.onnx.currents import emit_current, emit_weighted, gated_current, saturate, sum_type
+from spikefold.converters.onnx.delays import emit_shifted
 from spikefold.converters.onnx.emitter import DOMAIN, Emitter
-from spikefold.converters.onnx.functions import emit_relay, neuron_constants, neuron_function_name
+from spikefold.converters.onnx.functions import emit_neurons, emit_relay
 from spikefold.converters.onnx.gates import gate_function, gate_function_name
 from spikefold.converters.onnx.model import assemble, input_type, train_type
+from spikefold.converters.onnx.steps import emit_step, states_of
 
 
 def to_onnx_clip(graph: FixedPointGraph, trace: bool = False, sent: bool = False) -> ModelProto:
@@ -48,8 +51,11 @@ def to_onnx_clip(graph: FixedPointGraph, trace: bool = False, sent: bool = False
         A number could leave its range, or an operation has no exact form; the message names the node.
     """
     builder = _ClipBuilder(graph, trace, sent)
-    for population in graph.neurons:
-        builder.add_population(population)
+    for block in graph.blocks:
+        if graph.is_loop(block) or block[0].remembers_current:
+            builder.add_stepwise(block)
+        else:
+            builder.add_population(block[0])
     builder.add_readout()
     gates = [gate_function(graph, n, n.gate) for n in graph.neurons if n.gate is not None]
     steps = "T" if graph.time_steps is None else graph.time_steps
@@ -68,7 +74,7 @@ class _ClipBuilder:
         self._sent = sent
         self._steps = "T" if graph.time_steps is None else graph.time_steps
         self._trains = {graph.input.name: "events"}
-        self._messages: dict[tuple[str, int], str] = {}
+        self._messages: dict[tuple[str, str, int], str] = {}
         self._last_membranes: dict[str, str] = {}
         self.e.scope = graph.input.name
         self._batch = self.e.op("Shape", "events", start=1, end=2)
@@ -79,7 +85,8 @@ class _ClipBuilder:
     def add_population(self, n: Neurons) -> None:
         """Append synapses, gate, neurons and counts of one population."""
         self.e.scope = n.name
-        current, dtype = emit_current(self.e, self._graph, n, self._messages_of)
+        weighted = emit_weighted(self.e, self._graph, n, self._graph.incoming(n.name), self._messages_of)
+        current, dtype = emit_current(self.e, self._graph, n, weighted)
         shape = self._sized(self._time_and_batch, n.shape)
         current = self.e.op("Reshape", current, shape)
         bounds = ranges.gated_range(self._graph, n)
@@ -88,7 +95,64 @@ class _ClipBuilder:
             current, dtype = gated_current(self.e, n, current, gate, bounds), TensorProto.INT32
         current = saturate(self.e, current, bounds, dtype)
         train = self._scan(n, current) if n.relay is None else self._relay(n, n.relay, current)
-        self._trains[n.name] = train or self.e.op("ConstantOfShape", shape)
+        self._finish(n, train or self.e.op("ConstantOfShape", shape))
+
+    def add_stepwise(self, block: tuple[Neurons, ...]) -> None:
+        """Append populations that run step by step, together: what others send them is weighed for all steps before."""
+        e, graph, inside = self.e, self._graph, {n.name for n in block}
+        weighted: dict[str, str] = {}
+        for n in block:
+            e.scope = n.name
+            outside = [s for s in graph.incoming(n.name) if s.source not in inside]
+            if outside:
+                total = emit_weighted(e, graph, n, outside, self._messages_of)
+                weighted[n.name] = e.op("Reshape", total, self._sized(self._time_and_batch, n.shape))
+        e.scope = block[0].name
+        states = states_of(graph, block)
+        inner = e.body()
+        step, now = inner.new_name("step"), {name: inner.new_name("weighted") for name in weighted}
+        done = emit_step(inner, graph, block, step, {}, now)
+        length = e.op("Squeeze", e.op("Shape", "events", start=0, end=1))
+        steps = e.op("Range", e.constant(0), length, e.constant(1))
+        scanned = [("train", n, inner.op("Identity", done.sent[n.name]), TensorProto.FLOAT) for n in block]
+        if self._trace:
+            scanned += [("membrane", n, inner.op("Identity", done.membranes[n.name]), TensorProto.INT32) for n in block]
+        body = helper.make_graph(
+            inner.nodes,
+            f"{block[0].name}/step",
+            [
+                *(helper.make_tensor_value_info(s.before, TensorProto.INT32, s.sizes) for s in states),
+                helper.make_tensor_value_info(step, TensorProto.INT64, []),
+                *(
+                    helper.make_tensor_value_info(now[n.name], sum_type(graph, n), ["B", *n.shape])
+                    for n in block
+                    if n.name in now
+                ),
+            ],
+            [
+                *(helper.make_tensor_value_info(s.after, TensorProto.INT32, s.sizes) for s in states),
+                *(helper.make_tensor_value_info(name, dtype, ["B", *n.shape]) for _, n, name, dtype in scanned),
+            ],
+        )
+        starts = [self._silence(s.shape[: s.leading], s.shape[s.leading :], TensorProto.INT32) for s in states]
+        last = {s.after: e.new_name("last") for s in states}
+        results = [f"membrane/{n.name}" if kind == "membrane" else e.new_name("train") for kind, n, _, _ in scanned]
+        e.ops(
+            "Scan", *starts, steps, *weighted.values(), names=(*last.values(), *results), body=body,
+            num_scan_inputs=1 + len(weighted),
+        )  # fmt: skip
+        for (kind, n, _, _), result in zip(scanned, results, strict=True):
+            e.scope = n.name
+            if kind == "membrane":
+                self._output(result, TensorProto.INT32, n)
+                continue
+            self._finish(n, result)
+            if n.relay is None:
+                self._last_membranes[n.name] = last[f"v_next/{n.name}"]
+
+    def _finish(self, n: Neurons, train: str) -> None:
+        """Keep the messages ``[T, B, *shape]`` of a population, and append its outputs."""
+        self._trains[n.name] = train
         if self._trace:
             dtype = train_type(n)
             self._output(self.e.cast(self._trains[n.name], dtype, f"train/{n.name}"), dtype, n)
@@ -119,15 +183,26 @@ class _ClipBuilder:
     def _output(self, name: str, dtype: int, n: Neurons) -> None:
         self.outputs.append(helper.make_tensor_value_info(name, dtype, [self._steps, "B", *n.shape]))
 
-    def _messages_of(self, source: str, dtype: int) -> str:
-        """Messages of a source with T and B merged, ``[T*B, *shape]``, as ``dtype``."""
-        if (source, dtype) not in self._messages:
-            shape = [-1, *self._graph.source_shape(source)]
-            merged = self.e.op("Reshape", self._trains[source], self.e.constant(shape))
-            if source == self._graph.input.name or dtype != TensorProto.FLOAT:
-                merged = self.e.cast(merged, dtype)
-            self._messages[source, dtype] = merged
-        return self._messages[source, dtype]
+    def _silence(self, leading: tuple[int, ...], shape: tuple[int, ...], dtype: int) -> str:
+        """Zeros ``[*leading, B, *shape]``."""
+        size = self._sized(self.e.op("Concat", self.e.constant(list(leading)), self._batch, axis=0), shape)
+        return self.e.op("ConstantOfShape", size, value=helper.make_tensor("zero", dtype, [1], [0]))
+
+    def _messages_of(self, synapse: Synapse, dtype: int) -> str:
+        """What arrives over a synapse with T and B merged, ``[T*B, *source]``, as ``dtype``."""
+        source, delay = synapse.source, np.asarray(synapse.delay)
+        key = (source, repr((delay.shape, delay.tolist())), dtype)
+        if key not in self._messages:
+            shape, train, have = self._graph.source_shape(source), self._trains[source], int(TensorProto.FLOAT)
+            if source == self._graph.input.name:
+                have = input_type(self._graph)
+            if synapse.longest_delay:
+                train, have = self.e.cast(train, TensorProto.INT32), int(TensorProto.INT32)
+                silence = self._silence((synapse.longest_delay,), shape, have)
+                train = emit_shifted(self.e, train, synapse.delay, silence)
+            merged = self.e.op("Reshape", train, self.e.constant([-1, *shape]))
+            self._messages[key] = merged if have == dtype else self.e.cast(merged, dtype)
+        return self._messages[key]
 
     def _relay(self, n: Neurons, relay: Relay, current: str) -> str:
         """Append a relay over all steps; gives its float32 messages ``[T, B, *shape]``."""
@@ -139,32 +214,29 @@ class _ClipBuilder:
     def _scan(self, n: Neurons, current: str) -> str | None:
         """Append the neurons over T; gives the float32 spikes ``[T, B, *shape]``, None for a readout."""
         e = self.e
-        zero = helper.make_tensor("zero", TensorProto.INT32, [1], [0])
-        start = e.op("ConstantOfShape", self._sized(self._batch, n.shape), value=zero)
-        v, now, v_next, spikes = (e.new_name(part) for part in ("v", "current", "v_next", "spikes"))
-        inputs, results = [v, now, *neuron_constants(e, n)], [spikes, v_next] if n.fires else [v_next]
-        node = helper.make_node(neuron_function_name(n), inputs, results, domain=DOMAIN, dv=n.dv)
-        nodes: list[NodeProto] = [node]
+        start = self._silence((), n.shape, TensorProto.INT32)
+        inner = e.body()
+        v, now, v_next = (e.new_name(part) for part in ("v", "current", "v_next"))
+        spikes = emit_neurons(inner, n, v, now, v_next)
         last, train = e.new_name("v_last"), e.new_name("train")
         body_outputs, outputs = [(v_next, TensorProto.INT32)], [last]
-        if n.fires:
+        if spikes is not None:
             body_outputs.append((spikes, TensorProto.FLOAT))
             outputs.append(train)
         if self._trace:
-            nodes.append(helper.make_node("Identity", [v_next], [e.new_name("membrane")]))
-            body_outputs.append((nodes[-1].output[0], TensorProto.INT32))
+            body_outputs.append((inner.op("Identity", v_next), TensorProto.INT32))
             outputs.append(f"membrane/{n.name}")
             self._output(outputs[-1], TensorProto.INT32, n)
         size = ["B", *n.shape]
         body = helper.make_graph(
-            nodes,
+            inner.nodes,
             f"{n.name}/step",
             [helper.make_tensor_value_info(name, TensorProto.INT32, size) for name in (v, now)],
             [helper.make_tensor_value_info(name, dtype, size) for name, dtype in body_outputs],
         )
         e.ops("Scan", start, current, names=tuple(outputs), body=body, num_scan_inputs=1)
         self._last_membranes[n.name] = last
-        return train if n.fires else None
+        return train if spikes is not None else None
 
     def _count(self, name: str, sent: str, spikes_output: str | None) -> None:
         names = emit_counts(self.e, self._graph, name, sent, spikes_output)

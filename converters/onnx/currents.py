@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from onnx import TensorProto
@@ -11,18 +11,67 @@ from spikefold.converters import arithmetic, ranges
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse
 from spikefold.converters.onnx import exact
 from spikefold.converters.onnx.emitter import DOMAIN, Emitter
-from spikefold.converters.onnx.functions import GATED_CURRENT, WRAP24
+from spikefold.converters.onnx.functions import GATED_CURRENT, SYNAPTIC_CURRENT, WRAP24, kept_share
 from spikefold.errors import LoweringError
 
 SATURATING = 2**24
 """A current this large saturates the membrane whatever the membrane was."""
 
-MessagesOf = Callable[[str, int], str]
-"""Gives the tensor ``[N, *shape]`` of a source's messages in an ONNX element type."""
+MessagesOf = Callable[[Synapse, int], str]
+"""Gives the tensor ``[N, *source]`` of the messages that arrive over a synapse, in an ONNX element type."""
+
+
+def sum_type(graph: FixedPointGraph, population: Neurons) -> int:
+    """Element type of the weighted sums of ``population``: int32 where the range allows, else int64.
+
+    Raises
+    ------
+    LoweringError
+        Sums could leave 64 bits.
+    """
+    largest = ranges.sum_bound(graph, population)
+    if largest > ranges.INT64_MAX:
+        raise LoweringError(
+            f"neurons {population.name!r}: weighted sums could reach {largest}, outside 64 bits: use smaller exponents"
+        )
+    return int(TensorProto.INT32 if largest <= ranges.INT32_MAX else TensorProto.INT64)
+
+
+def emit_weighted(
+    e: Emitter, graph: FixedPointGraph, population: Neurons, synapses: Sequence[Synapse], messages: MessagesOf
+) -> str:
+    """Append the weighted sums of one or more synapses into ``population``, shifted left.
+
+    Parameters
+    ----------
+    e : Emitter
+        Where the nodes go.
+    graph, population, synapses
+        The net, and the synapses into a population of it.
+    messages : callable
+        Gives the tensor of what arrives over a synapse, as float32 or int64.
+
+    Returns
+    -------
+    str
+        Tensor ``[N, *shape]`` of `sum_type`.
+
+    Raises
+    ------
+    LoweringError
+        Sums could leave 64 bits, or a convolution has no exact form.
+    """
+    dtype = sum_type(graph, population)
+    return exact.add_all(e, [_weighted(e, graph, s, population, messages, dtype) for s in synapses])
 
 
 def emit_current(
-    e: Emitter, graph: FixedPointGraph, population: Neurons, messages: MessagesOf, step: str | None = None
+    e: Emitter,
+    graph: FixedPointGraph,
+    population: Neurons,
+    weighted: str,
+    step: str | None = None,
+    memory: tuple[str, str] | None = None,
 ) -> tuple[str, int]:
     """Append the current of ``population``, bias included, before its gate.
 
@@ -32,35 +81,27 @@ def emit_current(
         Where the nodes go.
     graph, population
         The net, and the population whose current is wanted.
-    messages : callable
-        Gives the tensor of a source's messages, as float32 or int64.
+    weighted : str
+        Its weighted sums ``[N, *shape]``, of `sum_type`.
     step : str, optional
         Tensor that says which step all N are; None where N is T and B merged.
+    memory : pair of str, optional
+        Synaptic currents before this step, int32, and the name of those after it; for a population that remembers them.
 
     Returns
     -------
     str, int
-        Tensor ``[N, *shape]`` and its element type: int32 where the range allows, else int64.
-
-    Raises
-    ------
-    LoweringError
-        Sums could leave 64 bits, or a convolution has no exact form.
+        Tensor ``[N, *shape]`` and its element type, int32 or int64.
     """
-    incoming = graph.incoming(population.name)
-    largest = ranges.sum_bound(graph, population)
-    if largest > ranges.INT64_MAX:
-        raise LoweringError(
-            f"neurons {population.name!r}: weighted sums could reach {largest}, outside 64 bits: use smaller exponents"
-        )
-    narrow = largest <= ranges.INT32_MAX
-    dtype = TensorProto.INT32 if narrow else TensorProto.INT64
-    parts = [_weighted(e, graph, s, population, messages, dtype) for s in incoming]
-    total = exact.add_all(e, parts)
-    if ranges.can_wrap(graph, population):
+    total, dtype = weighted, sum_type(graph, population)
+    if memory is not None:
+        share = kept_share(e, np.asarray(population.du) + 1)
+        total = e.op(SYNAPTIC_CURRENT, memory[0], total, share, name=memory[1], domain=DOMAIN)
+        dtype = int(TensorProto.INT32)
+    elif ranges.can_wrap(graph, population):
         total = e.op(WRAP24, total, domain=DOMAIN)
     if population.bias.any():
-        total = _with_bias(e, population, total, np.int32 if narrow else np.int64, step)
+        total = _with_bias(e, population, total, np.int32 if dtype == TensorProto.INT32 else np.int64, step)
     return total, dtype
 
 
@@ -105,7 +146,7 @@ def _weighted(
     scale = synapse.exponent + population.current_shift
     bounds = graph.message_range(synapse.source)
     is_exact = exact.fits_float32(synapse.weight, bounds)
-    values = messages(synapse.source, TensorProto.FLOAT if is_exact else TensorProto.INT64)
+    values = messages(synapse, TensorProto.FLOAT if is_exact else TensorProto.INT64)
     if synapse.kind == "conv":
         if is_exact:
             return e.cast(exact.convolve_float(e, values, synapse.weight, scale, synapse.conv_attributes), dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,14 @@ class Emitter:
         self.initializers: list[TensorProto] = []
         self._in_function = in_function
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
-        self._count = 0
+        self._numbers = count(1)
+
+    def body(self) -> Emitter:
+        """Emitter of a subgraph: its nodes are its own, constants and names are those of this one."""
+        inner = Emitter()
+        inner.scope, inner.initializers = self.scope, self.initializers
+        inner._constants, inner._numbers = self._constants, self._numbers
+        return inner
 
     def op(self, op_type: str, *inputs: str, name: str = "", domain: str = "", **attributes: Any) -> str:
         """Append a node with one output and return the output's name (``name``, or a new one)."""
@@ -59,5 +67,5 @@ class Emitter:
 
     def new_name(self, kind: str) -> str:
         """Make a name that no other value has."""
-        self._count += 1
-        return f"{self.scope}/{kind}#{self._count}" if self.scope else f"{kind}#{self._count}"
+        number = next(self._numbers)
+        return f"{self.scope}/{kind}#{number}" if self.scope else f"{kind}#{number}"

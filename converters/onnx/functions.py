@@ -14,16 +14,19 @@ import numpy as np
 from onnx import AttributeProto, FunctionProto, TensorProto, helper
 
 from spikefold.converters import arithmetic
-from spikefold.converters.fixed_point_graph import Neurons, Relay
+from spikefold.converters.fixed_point_graph import Neurons, Relay, Whole
 from spikefold.converters.onnx.emitter import DOMAIN, OPSET, Emitter
 
 LIF = "LIF"
 LIF_WITH_RESET = "LIFWithReset"
 LIF_WITH_SOFT_RESET = "LIFWithSoftReset"
+LIF_WITH_SOFT_RESET_TO = "LIFWithSoftResetTo"
 RELAY = "Relay"
 INTEGRATOR = "Integrator"
 WRAP24 = "Wrap24"
 GATED_CURRENT = "GatedCurrent"
+DECAY = "Decay"
+SYNAPTIC_CURRENT = "SynapticCurrent"
 
 
 def make_function(
@@ -37,11 +40,16 @@ def make_function(
 def neuron_functions(neurons: tuple[Neurons, ...]) -> list[FunctionProto]:
     """Build the functions that ``neurons`` use, in a fixed order."""
     used = {neuron_function_name(n) for n in neurons}
+    used |= {SYNAPTIC_CURRENT for n in neurons if n.remembers_current}
+    used |= {DECAY for n in neurons if decays_apart(n)}
     plain = _neuron(LIF, lambda e, v: e.constant(0, np.int32))
     special = [
         _neuron(LIF_WITH_RESET, lambda e, v: "reset", "reset"),
         _neuron(LIF_WITH_SOFT_RESET, lambda e, v: e.op("Sub", v, "threshold")),
+        _neuron(LIF_WITH_SOFT_RESET_TO, lambda e, v: e.op("Sub", v, e.op("Sub", "threshold", "reset")), "reset"),
         _relay(),
+        _synaptic_current(),
+        _decay(),
     ]
     return [plain, _integrator(), _wrap24(), _gated_current(), *(f for f in special if f.name in used)]
 
@@ -53,8 +61,31 @@ def neuron_function_name(n: Neurons) -> str:
     if not n.fires:
         return INTEGRATOR
     if n.soft_reset:
-        return LIF_WITH_SOFT_RESET
+        return LIF_WITH_SOFT_RESET if n.v_reset is None else LIF_WITH_SOFT_RESET_TO
     return LIF if n.v_reset is None else LIF_WITH_RESET
+
+
+def decays_apart(n: Neurons) -> bool:
+    """Whether membranes decay each in its own way, which `DECAY` does for a neuron that then keeps them (dv = 0)."""
+    return n.relay is None and np.ndim(n.dv) > 0
+
+
+def emit_neurons(e: Emitter, n: Neurons, v: str, current: str, v_next: str) -> str | None:
+    """Append one time step of neurons, from ``v`` to ``v_next``; gives their float32 spikes, None of a readout."""
+    dv = n.dv
+    if decays_apart(n):
+        v, dv = e.op(DECAY, v, kept_share(e, n.dv), domain=DOMAIN), 0
+    inputs = (v, current, *neuron_constants(e, n))
+    if not n.fires:
+        e.op(neuron_function_name(n), *inputs, name=v_next, domain=DOMAIN, dv=int(dv))
+        return None
+    names = (e.new_name("spikes"), v_next)
+    return e.ops(neuron_function_name(n), *inputs, names=names, domain=DOMAIN, dv=int(dv))[0]
+
+
+def kept_share(e: Emitter, rate: Whole) -> str:
+    """Constant ``(4096 - rate) / 4096``, float64, exact."""
+    return e.constant(1 - np.asarray(rate, dtype=np.float64) / 2**arithmetic.DECAY_BITS, np.float64)
 
 
 def neuron_constants(e: Emitter, n: Neurons) -> list[str]:
@@ -120,6 +151,21 @@ def _relay() -> FunctionProto:
     return make_function(RELAY, ["current"], ["messages", "membrane"], e, ("shift", "low", "high"))
 
 
+def _decay() -> FunctionProto:
+    """``Decay(x, share) -> y``: ``tz(x * share)`` of int32 ``x``; ``share`` is float64, in 4096ths."""
+    e = Emitter(in_function=True)
+    e.cast(e.op("Mul", e.cast("x", TensorProto.DOUBLE), "share"), TensorProto.INT32, name="y")
+    return make_function(DECAY, ["x", "share"], ["y"], e)
+
+
+def _synaptic_current() -> FunctionProto:
+    """``SynapticCurrent(u, weighted, share) -> u_next``: ``wrap24(tz(u * share) + weighted)``; int32, as ``u`` is."""
+    e = Emitter(in_function=True)
+    left = e.op("CastLike", e.op("Mul", e.cast("u", TensorProto.DOUBLE), "share"), "weighted")
+    e.cast(_wrap(e, e.op("Add", left, "weighted")), TensorProto.INT32, name="u_next")
+    return make_function(SYNAPTIC_CURRENT, ["u", "weighted", "share"], ["u_next"], e)
+
+
 def _integrator() -> FunctionProto:
     """``Integrator<dv>(v, current) -> v_next``: a readout, which never fires."""
     e = Emitter(in_function=True)
@@ -130,12 +176,16 @@ def _integrator() -> FunctionProto:
 def _wrap24() -> FunctionProto:
     """``Wrap24(x) -> y``: once by 2**24, above 2**23 or at most -2**23; int32 or int64."""
     e = Emitter(in_function=True)
-    half, negative, whole = (
-        e.op("CastLike", e.constant(n), "x") for n in (arithmetic.WRAP // 2, -arithmetic.WRAP // 2, arithmetic.WRAP)
-    )
-    raised = e.op("Where", e.op("LessOrEqual", "x", negative), e.op("Add", "x", whole), "x")
-    e.op("Where", e.op("Greater", "x", half), e.op("Sub", "x", whole), raised, name="y")
+    _wrap(e, "x", "y")
     return make_function(WRAP24, ["x"], ["y"], e)
+
+
+def _wrap(e: Emitter, x: str, name: str = "") -> str:
+    half, negative, whole = (
+        e.op("CastLike", e.constant(n), x) for n in (arithmetic.WRAP // 2, -arithmetic.WRAP // 2, arithmetic.WRAP)
+    )
+    raised = e.op("Where", e.op("LessOrEqual", x, negative), e.op("Add", x, whole), x)
+    return e.op("Where", e.op("Greater", x, half), e.op("Sub", x, whole), raised, name=name)
 
 
 def _gated_current() -> FunctionProto:

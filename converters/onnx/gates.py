@@ -13,6 +13,7 @@ from onnx import FunctionProto, TensorProto
 from spikefold.converters import arithmetic, ranges
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons
 from spikefold.converters.gate_program import GateProgram, Step
+from spikefold.converters.gate_shapes import Shape, value_shapes
 from spikefold.converters.onnx import exact
 from spikefold.converters.onnx.emitter import Emitter
 from spikefold.converters.onnx.functions import make_function
@@ -32,7 +33,7 @@ def gate_function(graph: FixedPointGraph, population: Neurons, program: GateProg
         A value could leave 64 bits, or a step has no exact ONNX form; the message names the step.
     """
     bounds = ranges.value_bounds(program, ranges.current_range(graph, population))
-    shapes = ranges.value_shapes(program, 1)
+    shapes = value_shapes(program, 1)
     e = Emitter(in_function=True)
     values = ["current"]
     for number, step in enumerate(program.steps):
@@ -51,7 +52,7 @@ class _Context:
     e: Emitter
     step: Step
     bounds: ranges.Range
-    shape: ranges.Shape
+    shape: Shape
     where: str
 
     def axes(self, key: str = "axes") -> list[int]:

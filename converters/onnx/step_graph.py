@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
-from spikefold.converters import arithmetic, ranges
-from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons
-from spikefold.converters.onnx.currents import emit_current, gated_current, saturate
-from spikefold.converters.onnx.emitter import DOMAIN, Emitter
-from spikefold.converters.onnx.functions import emit_relay, neuron_constants, neuron_function_name
+from spikefold.converters import arithmetic
+from spikefold.converters.fixed_point_graph import FixedPointGraph
+from spikefold.converters.onnx.emitter import Emitter
 from spikefold.converters.onnx.model import assemble, input_type, train_type
+from spikefold.converters.onnx.steps import emit_step, states_of
 from spikefold.errors import LoweringError
 
 STEP, STEP_NEXT = "step", "step_next"
@@ -22,13 +20,16 @@ STEP, STEP_NEXT = "step", "step_next"
 def to_onnx_step(graph: FixedPointGraph) -> ModelProto:
     """Write the exact graph of one time step.
 
-    Inputs: ``events`` ``[B, *shape]`` and the states ``v/<population>`` ``[B, *shape]`` int32, zero at the start of a
-    clip. Outputs: ``train/<population>`` uint8, ``v_next/<population>`` int32 (after the reset), and ``readout``
-    ``[B, classes]`` float64: the output's membrane in real units, or its spikes of this step. A relay has no state: its
-    train are its messages, int32, and its clipped current is the output ``membrane/<population>``, int32. The metadata
-    ``spikefold_states`` names the pairs of state input and output, ``spikefold_reset`` the value they start from. Where
-    gates are tables over time or biases change with it, the number of the step is a state too: ``step``, int64 without
-    axes; steps after the table's last one are an error of the runtime.
+    Inputs: ``events`` ``[B, *shape]`` and the states, int32, zero at the start of a clip: ``v/<population>`` ``[B,
+    *shape]``, ``u/<population>`` ``[B, *shape]`` where the synaptic current is remembered, and ``held/<source>``
+    ``[longest delay, B, *shape]``, what a source of delayed synapses sent in the steps before, oldest first. Outputs:
+    ``train/<population>`` uint8, the states after the step (``v_next/<population>`` is the membrane after the reset),
+    and ``readout`` ``[B, classes]`` float64: the output's membrane in real units, or its spikes of this step. A relay
+    has no membrane to keep: its train are its messages, int32, and its clipped current is the output
+    ``membrane/<population>``, int32. The metadata ``spikefold_states`` names the pairs of state input and output,
+    ``spikefold_reset`` the value they start from. Where gates are tables over time or biases change with it, the number
+    of the step is a state too: ``step``, int64 without axes; steps after the table's last one are an error of the
+    runtime.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ def to_onnx_step(graph: FixedPointGraph) -> ModelProto:
     LoweringError
         A gate is computed, a number could leave its range, or an operation has no exact form.
     """
-    computed = [n.name for n in graph.neurons if n.gate is not None and _table(n) is None]
+    computed = [n.name for n in graph.neurons if n.gate is not None and n.gate_table is None]
     if computed:
         raise LoweringError(
             f"neurons {computed[0]!r}: the gate is computed from more than one step, so there is no step form: export "
@@ -54,40 +55,24 @@ def to_onnx_step(graph: FixedPointGraph) -> ModelProto:
     e = Emitter()
     inputs = [helper.make_tensor_value_info("events", input_type(graph), ["B", *graph.input.shape])]
     outputs = []
-    states = {f"v/{n.name}": f"v_next/{n.name}" for n in graph.neurons if n.relay is None}
+    held = states_of(graph, graph.neurons, [graph.input.name])
+    states = {s.before: s.after for s in held}
     if any(n.gate is not None or n.has_bias_schedule for n in graph.neurons):
         e.op("Add", STEP, e.constant(1), name=STEP_NEXT)
         inputs.append(helper.make_tensor_value_info(STEP, TensorProto.INT64, []))
         outputs.append(helper.make_tensor_value_info(STEP_NEXT, TensorProto.INT64, []))
         states[STEP] = STEP_NEXT
-    messages: dict[tuple[str, int], str] = {}
-    trains = {graph.input.name: "events"}
-
-    def messages_of(source: str, dtype: int) -> str:
-        if (source, dtype) not in messages:
-            messages[source, dtype] = e.cast(trains[source], dtype)
-        return messages[source, dtype]
-
+    done = emit_step(e, graph, graph.neurons, STEP, {graph.input.name: "events"}, {})
     for n in graph.neurons:
         e.scope = n.name
-        current, dtype = emit_current(e, graph, n, messages_of, STEP)
-        bounds, table = ranges.gated_range(graph, n), _table(n)
-        if table is not None:
-            gate = e.op("Gather", e.constant(table), STEP, axis=0)
-            current, dtype = gated_current(e, n, current, gate, bounds), TensorProto.INT32
-        current = saturate(e, current, bounds, dtype)
-        size, train = ["B", *n.shape], f"train/{n.name}"
+        train = e.cast(done.sent[n.name], train_type(n), f"train/{n.name}")
+        outputs.append(helper.make_tensor_value_info(train, train_type(n), ["B", *n.shape]))
         if n.relay is not None:
-            membrane = f"membrane/{n.name}"
-            sent = emit_relay(e, n.relay, current, membrane)
-        else:
-            membrane = f"v_next/{n.name}"
-            sent = _neurons(e, n, current, f"v/{n.name}", membrane)
-            inputs.append(helper.make_tensor_value_info(f"v/{n.name}", TensorProto.INT32, size))
-        messages[n.name, TensorProto.FLOAT] = sent
-        trains[n.name] = e.cast(sent, train_type(n), train)
-        outputs.append(helper.make_tensor_value_info(train, train_type(n), size))
-        outputs.append(helper.make_tensor_value_info(membrane, TensorProto.INT32, size))
+            membrane = e.op("Identity", done.membranes[n.name], name=f"membrane/{n.name}")
+            outputs.append(helper.make_tensor_value_info(membrane, TensorProto.INT32, ["B", *n.shape]))
+    for state in held:
+        inputs.append(helper.make_tensor_value_info(state.before, TensorProto.INT32, state.sizes))
+        outputs.append(helper.make_tensor_value_info(state.after, TensorProto.INT32, state.sizes))
     _add_readout(e, graph)
     outputs.append(helper.make_tensor_value_info("readout", TensorProto.DOUBLE, ["B", graph.output.size]))
     extra = {"spikefold_states": json.dumps(states), "spikefold_reset": "0"}
@@ -96,24 +81,7 @@ def to_onnx_step(graph: FixedPointGraph) -> ModelProto:
 
 def has_step_form(graph: FixedPointGraph) -> bool:
     """Whether `to_onnx_step` takes ``graph``: no gate of it is computed."""
-    return all(n.gate is None or _table(n) is not None for n in graph.neurons)
-
-
-def _neurons(e: Emitter, n: Neurons, current: str, state: str, following: str) -> str:
-    """Append neurons that take ``state`` to ``following``; gives their float32 spikes, all zero of a readout."""
-    # a state of another batch would be broadcast in silence; reshaping it to the current's shape fails instead
-    inputs = (e.op("Reshape", state, e.op("Shape", current)), current, *neuron_constants(e, n))
-    if not n.fires:
-        e.op(neuron_function_name(n), *inputs, name=following, domain=DOMAIN, dv=n.dv)
-        return e.op("ConstantOfShape", e.op("Shape", current))
-    names = (e.new_name("spikes"), following)
-    return e.ops(neuron_function_name(n), *inputs, names=names, domain=DOMAIN, dv=n.dv)[0]
-
-
-def _table(population: Neurons) -> NDArray[np.int64] | None:
-    """The gate ``[T, 1, ...]`` where it is a table over time."""
-    steps = () if population.gate is None else population.gate.steps
-    return np.asarray(steps[0].constant) if [s.op for s in steps] == ["table"] else None
+    return all(n.gate is None or n.gate_table is not None for n in graph.neurons)
 
 
 def _add_readout(e: Emitter, graph: FixedPointGraph) -> None:

@@ -17,6 +17,8 @@ JOB = "job.npz"
 RESULT = "result.npz"
 ERROR = "error.txt"
 PROGRESS = "progress.txt"
+STEP = "time step"
+"""What a line of the progress file begins with that names a step."""
 
 
 def write_job(folder: Path, graph: FixedPointGraph, clips: NDArray[np.int64]) -> None:
@@ -72,6 +74,13 @@ def read_progress(folder: Path) -> list[str]:
     """Read the signs of life so far, oldest first."""
     path = folder / PROGRESS
     return path.read_text().splitlines() if path.exists() else []
+
+
+def last_step(folder: Path) -> int:
+    """The time step that Lava has come to, 0 before the first."""
+    lines = read_progress(folder)
+    word, _, number = lines[-1].rpartition(" ") if lines else ("", "", "")
+    return int(number) if word == STEP and number.isdecimal() else 0
 
 
 def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

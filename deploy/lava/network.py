@@ -36,8 +36,6 @@ from spikefold.deploy.lava.processes.exact_synapse import ExactSynapse  # noqa: 
 from spikefold.deploy.lava.processes.gate import Gate  # noqa: E402
 from spikefold.deploy.lava.processes.recorder import Recorder  # noqa: E402
 
-NO_CURRENT_MEMORY = 4095
-"""The decay rate ``du`` that forgets the current at once."""
 POLL_S = 0.01
 POLLS_PER_CHECK = 25
 """Both rare enough that a net that hangs is seen to use next to no processor time."""
@@ -53,11 +51,9 @@ def run_network(graph: FixedPointGraph, clips: NDArray[np.int64], folder: Path) 
     time_steps, samples = clips.shape[:2]
     plan = make_plan(graph, time_steps, samples)
     source = _source(clips)
-    outlets = {graph.input.name: source.s_out}
+    outlets, inlets = {graph.input.name: source.s_out}, {}
     for number, (population, part) in enumerate(zip(graph.neurons, plan.populations, strict=True)):
-        inlet, neurons = _population(population, part, plan)
-        for synapse in graph.incoming(population.name):
-            _connect(graph, synapse, part, outlets[synapse.source], inlet)
+        inlets[population.name], neurons = _population(population, part, plan)
         outlets[population.name] = neurons.s_out
         recorder = Recorder(
             shape=lava_shape(population.shape),
@@ -68,6 +64,9 @@ def run_network(graph: FixedPointGraph, clips: NDArray[np.int64], folder: Path) 
         )
         neurons.s_out.connect(recorder.s_in)
         recorder.v_in.connect_var(neurons.v)
+    for part in plan.populations:
+        for synapse in graph.incoming(part.name):
+            _connect(graph, synapse, plan, outlets[synapse.source], inlets[part.name])
     sign_of_life(folder / PROGRESS, f"built, {plan.total_steps} time steps to go")
     _run(source, plan.total_steps)
     spikes, membranes = {}, {}
@@ -108,8 +107,8 @@ def _population(population: Neurons, part: PopulationPlan, plan: Plan) -> tuple[
     if part.process == "stock":
         neurons = LIFReset(
             shape=lava_shape(population.shape),
-            du=NO_CURRENT_MEMORY,
-            dv=population.dv,
+            du=int(np.min(population.du)),
+            dv=int(np.min(population.dv)),
             bias_mant=into_lava(np.broadcast_to(population.bias_mantissa, population.shape)),
             bias_exp=population.bias_exponent,
             vth=int(population.v_threshold.flat[0]) if population.fires else MAX_THRESHOLD,
@@ -125,11 +124,18 @@ def _population(population: Neurons, part: PopulationPlan, plan: Plan) -> tuple[
     return gate.a_in, neurons
 
 
-def _connect(graph: FixedPointGraph, synapse: Synapse, part: PopulationPlan, outlet: Any, inlet: Any) -> None:
+def _connect(graph: FixedPointGraph, synapse: Synapse, plan: Plan, outlet: Any, inlet: Any) -> None:
     """Lead the source's messages to the target: a delay line, where needed, and a process that weighs and adds up."""
-    wait = part.waits[synapse.name]
-    if wait:
-        line = DelayLine(shape=outlet.shape, steps=wait)
+    parts = {part.name: part for part in plan.populations}
+    part = parts[synapse.target]
+    if part.waits[synapse.name] or synapse.longest_delay:
+        delays = into_lava(np.broadcast_to(synapse.delay, graph.source_shape(synapse.source)))
+        line = DelayLine(
+            waits=delays + part.waits[synapse.name],
+            delays=delays,
+            interval=plan.time_steps,
+            offset=parts[synapse.source].delay if synapse.source in parts else 0,
+        )
         outlet.connect(line.s_in)
         outlet = line.s_out
     low, high = graph.message_range(synapse.source)

@@ -14,7 +14,7 @@ import numpy as np
 
 from spikefold.converters import arithmetic
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse
-from spikefold.converters.ranges import INT32_MAX, INT64_MAX, Range, magnitude, synapse_bound
+from spikefold.converters.ranges import INT32_MAX, INT64_MAX, Range, magnitude, synapse_bound, synaptic_range
 from spikefold.deploy.pipeline import pipeline
 from spikefold.errors import BackendError
 
@@ -33,11 +33,12 @@ STOCK_READOUT_LIMIT = arithmetic.MAX_THRESHOLD << arithmetic.STATE_FRACTION_BITS
 class PopulationPlan:
     """One population.
 
-    ``process`` is "stock" (Lava's LIFReset) or "own" (a relay, thresholds per neuron, other resets or shifts, a bias
-    that changes with the step, a gate, sums beyond Lava's, or an unbounded readout); ``gate`` tells a gate that waits
-    for its clip from one that streams. Weighted sums of step 0 arrive after ``arrival`` steps, its spikes or messages
-    leave after ``delay`` steps. ``waits`` holds, per synapse name, the steps that the source's messages are held back
-    so that branches of unequal depth meet; ``own_synapses`` names those that Lava's Conv or Dense could not compute.
+    ``process`` is "stock" (Lava's LIFReset) or "own" (a relay, thresholds or decays per neuron, other resets or shifts,
+    a bias that changes with the step, a gate, sums beyond Lava's, or an unbounded readout); ``gate`` tells a gate that
+    waits for its clip from one that streams. Weighted sums of step 0 arrive after ``arrival`` steps, its spikes or
+    messages leave after ``delay`` steps. ``waits`` holds, per synapse name, the steps that the source's messages are
+    held back besides the synapse's own delay, so that branches of unequal depth meet; ``own_synapses`` names those that
+    Lava's Conv or Dense could not compute.
     """
 
     name: str
@@ -80,7 +81,7 @@ def make_plan(graph: FixedPointGraph, time_steps: int, samples: int) -> Plan:
             )
         sums = {s.name: magnitude(sum_range(s, graph.message_range(s.source))) for s in incoming}
         own = frozenset(s.name for s in incoming if not _synapse_fits(s, sums[s.name]))
-        stock = _neurons_fit(population, sum(sums.values()), time_steps)
+        stock = _neurons_fit(graph, population, sum(sums.values()), time_steps)
         process: Literal["stock", "own"] = "stock" if stock else "own"
         populations.append(
             PopulationPlan(population.name, process, stage.gate, stage.arrival, stage.delay, stage.waits, own)
@@ -111,7 +112,7 @@ def _synapse_fits(synapse: Synapse, largest_sum: int) -> bool:
     return largest_sum < CONV_LIMIT and max(fields) <= CONV_FIELD_LIMIT
 
 
-def _neurons_fit(population: Neurons, largest_sum: int, time_steps: int) -> bool:
+def _neurons_fit(graph: FixedPointGraph, population: Neurons, largest_sum: int, time_steps: int) -> bool:
     """Whether Lava's LIFReset computes this population exactly (a readout must never reach its largest threshold)."""
     if population.gate is not None or population.has_bias_schedule or population.relay is not None:
         return False
@@ -119,7 +120,11 @@ def _neurons_fit(population: Neurons, largest_sum: int, time_steps: int) -> bool
         return False
     if population.current_shift != arithmetic.STATE_FRACTION_BITS or largest_sum >= CURRENT_LIMIT:
         return False
+    if len(np.unique(population.dv)) > 1 or len(np.unique(population.du)) > 1:
+        return False
+    if population.remembers_current and largest_sum << arithmetic.STATE_FRACTION_BITS > arithmetic.WRAP:
+        return False
     if population.fires:
         return population.threshold_levels == 1
-    current = min(largest_sum << arithmetic.STATE_FRACTION_BITS, arithmetic.WRAP // 2)
-    return (current + int(np.abs(population.bias).max(initial=0))) * time_steps <= STOCK_READOUT_LIMIT
+    current = magnitude(synaptic_range(graph, population)) + int(np.abs(population.bias).max(initial=0))
+    return current * time_steps <= STOCK_READOUT_LIMIT

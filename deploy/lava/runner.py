@@ -43,7 +43,7 @@ def run_lava(graph: FixedPointGraph, clips: NDArray[np.generic], time_limit_s: f
         No interpreter has Lava, Lava could not be exact for this net, or the run failed, took too long, or hung twice.
     """
     whole = check_input(graph, clips)
-    make_plan(graph, *whole.shape[:2])
+    plan = make_plan(graph, *whole.shape[:2])
     python = lava_python()
     if python is None:
         raise BackendError(explain_missing())
@@ -51,7 +51,7 @@ def run_lava(graph: FixedPointGraph, clips: NDArray[np.generic], time_limit_s: f
         folder = Path(name)
         write_job(folder, graph, whole)
         words = [str(python), "-P", "-m", "spikefold.deploy.lava.child", str(folder)]
-        run_group(Command(words, environment, folder), time_limit_s)
+        run_group(Command(words, environment, folder), time_limit_s, time_steps=plan.total_steps)
         if not (folder / RESULT).exists():
             raise BackendError("Lava's child process ended without a result: run 'spikefold doctor'")
         spikes, membranes = read_result(folder, graph)

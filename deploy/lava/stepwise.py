@@ -27,11 +27,14 @@ class Stepwise:
         """Step of its clip, from 0."""
         return (time_step - 1 - self.delay) % self.interval
 
-    def current(self, weighted: NDArray[np.int64], step: int) -> NDArray[np.int64]:
-        """Current ``[*shape]`` of one step, bias included, for its weighted sums."""
+    def synaptic(self, u: NDArray[np.int64], weighted: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Synaptic current ``[*shape]`` after one step with these weighted sums."""
+        return arithmetic.synaptic_current(u, weighted << self.population.current_shift, self.population.du)
+
+    def current(self, u: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+        """Current of one step, bias included, for its synaptic current."""
         n = self.population
-        bias = n.bias[step, 0] if n.has_bias_schedule else n.bias
-        return arithmetic.wrap24(weighted << n.current_shift) + bias
+        return u + (n.bias[step, 0] if n.has_bias_schedule else n.bias)
 
     def gated(self, currents: NDArray[np.int64]) -> NDArray[np.int64]:
         """Gated currents of a whole clip ``[interval, *shape]``."""

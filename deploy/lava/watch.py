@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spikefold.deploy.lava.interpreter import last_error
-from spikefold.deploy.lava.job import PROGRESS, read_error, read_progress
+from spikefold.deploy.lava.job import PROGRESS, last_step, read_error, read_progress
 from spikefold.errors import BackendError
+from spikefold.work import Advance, work
 
 GRACE_S = 3.0
 """Time for Lava's processes to end and give back their shared memory before they are killed."""
@@ -43,7 +44,7 @@ class _HangError(Exception):
     """The group did nothing for the whole stall limit."""
 
 
-def run_group(command: Command, time_limit_s: float, stall_limit_s: float = STALL_S) -> None:
+def run_group(command: Command, time_limit_s: float, stall_limit_s: float = STALL_S, time_steps: int = 0) -> None:
     """Run a command as a process group of its own, of which nothing is left afterwards.
 
     Parameters
@@ -54,6 +55,8 @@ def run_group(command: Command, time_limit_s: float, stall_limit_s: float = STAL
         The group is ended after this many seconds, a second start included.
     stall_limit_s : float
         A group that hangs this long is ended, and started once more.
+    time_steps : int
+        Steps that Lava has to run, for those who want to hear how far it is (`spikefold.work`).
 
     Raises
     ------
@@ -61,10 +64,27 @@ def run_group(command: Command, time_limit_s: float, stall_limit_s: float = STAL
         It failed, took too long, or hung twice.
     """
     deadline = time.monotonic() + time_limit_s
+    with work(time_steps, "time steps") as advance:
+        _start(command, deadline, time_limit_s, stall_limit_s, _Steps(command.folder, advance))
+
+
+class _Steps:
+    """Tells how many steps more Lava has come to; fewer where it was started once more."""
+
+    def __init__(self, folder: Path, advance: Advance) -> None:
+        self._folder, self._advance, self._done = folder, advance, 0
+
+    def look(self) -> None:
+        done = last_step(self._folder)
+        self._advance(done - self._done)
+        self._done = done
+
+
+def _start(command: Command, deadline: float, time_limit_s: float, stall_limit_s: float, steps: _Steps) -> None:
     for start in range(1, STARTS + 1):
         (command.folder / PROGRESS).unlink(missing_ok=True)
         try:
-            _run_once(command, deadline, stall_limit_s)
+            _run_once(command, deadline, stall_limit_s, steps)
         except _HangError:
             if start == STARTS:
                 raise BackendError(
@@ -87,7 +107,7 @@ def last_sign(folder: Path) -> str:
     return f"its last sign of life: {lines[-1]}" if lines else "it gave no sign of life"
 
 
-def _run_once(command: Command, deadline: float, stall_limit_s: float) -> None:
+def _run_once(command: Command, deadline: float, stall_limit_s: float, steps: _Steps) -> None:
     errors = command.folder / "stderr.txt"
     with errors.open("wb") as stderr:
         child = subprocess.Popen(  # noqa: S603
@@ -95,19 +115,28 @@ def _run_once(command: Command, deadline: float, stall_limit_s: float) -> None:
             stderr=stderr, start_new_session=True,
         )  # fmt: skip
         try:
-            code = _wait(child, command.folder / PROGRESS, deadline, stall_limit_s)
+            code = _wait(child, command.folder / PROGRESS, deadline, stall_limit_s, steps)
         finally:
             end_group(child)
+    if code < 0:
+        name = signal.Signals(-code).name
+        why = (
+            ", as the system does when memory runs out: run fewer samples, or a smaller net"
+            if -code == signal.SIGKILL
+            else ""
+        )
+        raise BackendError(f"Lava's child process was ended by {name}{why}; {last_sign(command.folder)}")
     if code != 0:
         text = read_error(command.folder) or last_error(errors.read_text(errors="replace"))
         raise BackendError(f"Lava's child process failed (exit code {code}): {text}")
 
 
-def _wait(child: subprocess.Popen[bytes], progress: Path, deadline: float, stall_limit_s: float) -> int:
+def _wait(child: subprocess.Popen[bytes], progress: Path, deadline: float, stall_limit_s: float, steps: _Steps) -> int:
     """Exit code of ``child``; TimeoutError at the deadline, _HangError when its group hangs."""
     look = min(LOOK_S, stall_limit_s / 10)
     seen, used, since = 0, 0.0, time.monotonic()
     while (now := time.monotonic()) < deadline:
+        steps.look()
         signs, seconds = progress.stat().st_size if progress.exists() else 0, processor_seconds(child.pid)
         if signs != seen or abs(seconds - used) > IDLE_SHARE * stall_limit_s:
             seen, used, since = signs, seconds, now

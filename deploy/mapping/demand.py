@@ -168,7 +168,9 @@ class Connection:
     def source_counts(self, cuts: Sequence[Cuts]) -> list[Counts]:
         """Places of the source that each range of each axis reads; their products are distinct source neurons."""
         if self.is_conv:
-            return [self.sources(i, c.start, c.stop).sum(axis=1) for i, c in enumerate(cuts)]
+            size, first = self.target_shape[0] // self._groups, cuts[0]
+            channels = ((first.stop - 1) // size - first.start // size + 1) * (self.source_shape[0] // self._groups)
+            return [channels, *(self.sources(i, c.start, c.stop).sum(axis=1) for i, c in enumerate(cuts[1:], 1))]
         whole = np.full(len(cuts[0].start), prod(self.source_shape))
         return [whole, *(np.ones(len(c.start), dtype=np.int64) for c in cuts[1:])]
 
@@ -318,7 +320,7 @@ class Demand:
 
     def _out_axons(self, cuts: Sequence[Cuts]) -> Counts:
         boxes = self._axons
-        for axis, cut in enumerate(cuts):
+        for axis, cut in reversed(list(enumerate(cuts))):  # channels, which are cut in every way at once, come last
             boxes = boxes.take(cut.stop, axis=axis) - boxes.take(cut.start, axis=axis)
         for axis, cut in enumerate(cuts):
             boxes = np.maximum.reduceat(boxes, cut.first, axis=axis)

@@ -1,40 +1,94 @@
-"""Chips of one core a layer, such as Speck: what keeps a net from fitting, by their limits alone."""
+"""Chips of one core a layer, such as Speck: which core each layer takes, and what keeps a net from fitting.
+
+Only limits are asked. Whether the chip's neurons compute the same is not: spikefold does not simulate their arithmetic.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from spikefold.converters.arithmetic import WRAP
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons
 from spikefold.deploy.hardware import LimitsHardware
 from spikefold.deploy.mapping.layout import Violation
+from spikefold.deploy.mapping.rules import stored_bits
 
-_PARTS = ("weights", "neurons", "biases")
+PARTS = ("weights", "neurons", "biases")
+"""What a layer takes of its core; fields of `spikefold.deploy.hardware.LayerCore`."""
 
 
-def layer_core_violations(graph: FixedPointGraph, chip: LimitsHardware) -> tuple[Violation, ...]:
-    """Every rule that the net breaks if each population takes a core of its own; empty where it fits.
+@dataclass(frozen=True)
+class LayerOnCore:
+    """One population and the core that runs it; counts by the names in `PARTS`."""
 
-    A population's weights are those of all synapses into it, each kept once. Whether the chip's neurons compute the
-    same is not asked: spikefold does not know their arithmetic.
+    name: str
+    shape: tuple[int, ...]
+    core: int | None
+    """Number of its core in the chip's list, from 0; None where none is left that holds it."""
+    used: dict[str, int]
+    limits: dict[str, int]
+    """What its core has; without a core, the most that any core has of each."""
+
+
+@dataclass(frozen=True)
+class LayerCores:
+    """A net on a chip of one core a layer, by limits alone; ``violations`` empty means that it keeps them all."""
+
+    net: str
+    hardware: str
+    cores: int
+    """Cores of the chip."""
+    layers: tuple[LayerOnCore, ...]
+    """In execution order."""
+    violations: tuple[Violation, ...]
+    cautions: tuple[str, ...]
+    """What the limits do not tell."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, ready for JSON; ``fits`` says nothing of what the chip would compute."""
+        return {
+            "net": self.net,
+            "hardware": self.hardware,
+            "fits": not self.violations,
+            "simulated": False,
+            "violations": [asdict(v) for v in self.violations],
+            "cautions": list(self.cautions),
+            "limits": {"cores": self.cores},
+            "layers": [{**asdict(layer), "shape": list(layer.shape)} for layer in self.layers],
+        }
+
+
+def map_layers(graph: FixedPointGraph, chip: LimitsHardware) -> LayerCores:
+    """Give each population a core of its own, and list every rule that the net breaks.
+
+    A population's weights are those of all synapses into it, each kept once; it has biases where one of them is not 0.
     """
-    cores = [{part: getattr(core, part).number for part in _PARTS} for core in chip.limits.cores]
+    cores = [{part: getattr(core, part).number for part in PARTS} for core in chip.limits.cores]
     needs = {n.name: _needs(graph, n) for n in graph.neurons}
-    found: list[Violation] = []
-    fitting: dict[str, list[int]] = {}
-    for name, need in needs.items():
-        fitting[name] = [i for i, core in enumerate(cores) if all(need[part] <= core[part] for part in _PARTS)]
-        if not fitting[name]:
-            found += _too_large(name, need, cores)
-    placed = _assign({name: choice for name, choice in fitting.items() if choice})
+    fitting = {
+        name: [i for i, core in enumerate(cores) if all(need[part] <= core[part] for part in PARTS)]
+        for name, need in needs.items()
+    }
+    placed = _assign(fitting)
+    found = [v for name, need in needs.items() if not fitting[name] for v in _too_large(name, need, cores)]
     if len(graph.neurons) > len(cores):
         advice = "use fewer layers, or a chip with more cores"
         found.append(Violation("layers", "all", len(graph.neurons), len(cores), advice))
-    elif len(placed) < sum(bool(choice) for choice in fitting.values()):
-        left = next(name for name, choice in fitting.items() if choice and name not in placed)
+    else:
+        left = [name for name, choice in fitting.items() if choice and name not in placed]
         advice = "several layers need the same few large cores: make one of them smaller"
-        found.append(Violation("cores large enough", left, len(placed) + 1, len(placed), advice))
+        found += [Violation("cores large enough", name, len(placed) + 1, len(placed), advice) for name in left[:1]]
     found += _connections(graph, chip)
-    return tuple(found)
+    most = {part: max(core[part] for core in cores) for part in PARTS}
+    layers = tuple(
+        LayerOnCore(
+            n.name, n.shape, placed.get(n.name), needs[n.name], cores[placed[n.name]] if n.name in placed else most
+        )
+        for n in graph.neurons
+    )
+    return LayerCores(graph.name, chip.name, len(cores), layers, tuple(found), tuple(_cautions(graph, chip)))
 
 
 def _needs(graph: FixedPointGraph, population: Neurons) -> dict[str, int]:
@@ -45,7 +99,7 @@ def _needs(graph: FixedPointGraph, population: Neurons) -> dict[str, int]:
 
 def _too_large(name: str, need: dict[str, int], cores: list[dict[str, int]]) -> Iterator[Violation]:
     """Which part no core holds or, where each part fits some core, the weights of cores with room for the rest."""
-    alone = [part for part in _PARTS if all(need[part] > core[part] for core in cores)]
+    alone = [part for part in PARTS if all(need[part] > core[part] for core in cores)]
     for part in alone:
         limit = max(core[part] for core in cores)
         yield Violation(part, name, need[part], limit, "use fewer channels, or smaller maps or kernels")
@@ -55,8 +109,8 @@ def _too_large(name: str, need: dict[str, int], cores: list[dict[str, int]]) -> 
         yield Violation("weights", name, need["weights"], limit, "cores with room for its neurons hold fewer weights")
 
 
-def _assign(fitting: dict[str, list[int]]) -> set[str]:
-    """Layers that get a core each: a largest matching, by augmenting paths."""
+def _assign(fitting: dict[str, list[int]]) -> dict[str, int]:
+    """Layers that get a core each, and which: a largest matching, by augmenting paths."""
     owner: dict[int, str] = {}
 
     def place(name: str, tried: set[int]) -> bool:
@@ -71,7 +125,7 @@ def _assign(fitting: dict[str, list[int]]) -> set[str]:
 
     for name in fitting:
         place(name, set())
-    return set(owner.values())
+    return {name: core for core, name in owner.items()}
 
 
 def _connections(graph: FixedPointGraph, chip: LimitsHardware) -> Iterator[Violation]:
@@ -82,8 +136,28 @@ def _connections(graph: FixedPointGraph, chip: LimitsHardware) -> Iterator[Viola
             advice = "feed fewer layers from it"
             yield Violation("destinations", population.name, len(targets), limit, advice)
     for synapse in graph.synapses:
+        bits, most = stored_bits(synapse), chip.limits.weight.number
+        if bits > most:
+            advice = f"connection {synapse.name} needs them, sign included; quantise to fewer"
+            yield Violation("weight bits", synapse.target, bits, most, advice)
         if synapse.kind == "conv" and chip.limits.square_kernels.value:
             height, width = synapse.weight.shape[2:]
             if height != width:
                 advice = f"the kernel of {synapse.name} is {height} x {width}: make it square"
                 yield Violation("square kernels", synapse.target, height, width, advice)
+
+
+def _cautions(graph: FixedPointGraph, chip: LimitsHardware) -> Iterator[str]:
+    yield (
+        f"limits alone: the arithmetic of {chip.name} is not simulated and nothing is priced on it; its states have "
+        f"{chip.limits.state.number} bits and this net's {WRAP.bit_length() - 1}, so its own tools must quantise the "
+        "net anew"
+    )
+    senders = (graph.input.name, *(n.name for n in graph.neurons))
+    for what, names in (
+        ("computed gates", [n.name for n in graph.neurons if n.gate is not None or n.has_bias_schedule]),
+        ("messages with numbers", [name for name in senders if graph.is_graded(name)]),
+        ("thresholds that differ inside a layer", [n.name for n in graph.neurons if n.threshold_levels > 1]),
+    ):
+        if names:
+            yield f"the limits say nothing of {what}, which the net has in {', '.join(names)}"

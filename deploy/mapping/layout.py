@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spikefold.converters.show import Shown
 from spikefold.deploy.mapping.demand import Connection, Grid
 from spikefold.deploy.mapping.routes import OUTSIDE, route_lengths, routes_between
 from spikefold.errors import InputError
@@ -136,11 +137,12 @@ class Violation:
 
     def __str__(self) -> str:
         """One line for people."""
-        return f"{self.rule}: layer {self.layer} uses {self.used:,g}, limit {self.limit:,g}: {self.advice}"
+        used, limit = (f"{n:,.0f}" if float(n).is_integer() else f"{n:,g}" for n in (self.used, self.limit))
+        return f"{self.rule}: layer {self.layer} uses {used}, limit {limit}: {self.advice}"
 
 
-@dataclass(frozen=True)
-class Mapping:
+@dataclass(frozen=True, repr=False)
+class Mapping(Shown, by="spikefold.deploy.notebook"):
     """A whole net on as many chips as it needs; ``violations`` empty means that it runs there as it is."""
 
     net: str

@@ -68,43 +68,72 @@ def place(routes: Sequence[Sides], cores: int, mesh: Mesh, passes: int = PASSES)
 
 def _improve(slots: Counts, mesh: Mesh, routes: Sides, passes: int) -> None:
     """Exchange places in ``slots`` while that shortens the way of all axons."""
-    source, target, axons = routes
-    ends, others = np.concatenate([source, target]), np.concatenate([target, source])
-    order = np.argsort(ends, kind="stable")
-    others, weights = others[order], np.concatenate([axons, axons])[order]
-    first = np.searchsorted(ends[order], np.arange(len(slots) + 1))
+    talk = _Talk(routes, len(slots))
     owner = np.full(-(-len(slots) // mesh.cores) * mesh.cores, -1)
     owner[slots] = np.arange(len(slots))
     every = mesh.plane(np.arange(len(owner)))
-    at = every[slots]
-
-    def way(core: int, place: Counts, but: int) -> int:
-        edges = slice(first[core], first[core + 1])
-        far = np.abs(at[others[edges]] - place).sum(axis=1) * (others[edges] != but)
-        return int(far @ weights[edges])
-
+    columns, rows = (np.arange(n) for n in every.max(axis=0) + 1)
+    along, across = talk.axons_at(every[slots, 0], len(columns)), talk.axons_at(every[slots, 1], len(rows))
+    axons = along.sum(axis=1)
     for _ in range(passes):
         moved = False
-        for core in range(len(slots)):
-            edges = slice(first[core], first[core + 1])
-            if first[core] == first[core + 1]:
+        for core in np.flatnonzero(axons).tolist():
+            old = every[slots[core]]
+            x = int(np.rint(along[core] @ columns / axons[core]))
+            y = int(np.rint(across[core] @ rows / axons[core]))
+            new = np.array([x, y])
+            if (new == old).all() or not len(mesh.slots(x, y)):
                 continue
-            x, y = np.rint(np.average(at[others[edges]], axis=0, weights=weights[edges])).astype(int).tolist()
-            here, best, shortest = int(slots[core]), -1, 0
-            for slot in mesh.slots(x, y):
-                if slot == here or (every[slot] == every[here]).all():
-                    continue
-                there = int(owner[slot])
-                change = way(core, every[slot], there) - way(core, every[here], there)
-                if there >= 0:
-                    change += way(there, every[here], core) - way(there, every[slot], core)
-                if change < shortest:
-                    best, shortest = slot, change
-            if best >= 0:
-                there = int(owner[best])
-                owner[[here, best]] = there, core
-                slots[core], at[core], moved = best, every[best], True
-                if there >= 0:
-                    slots[there], at[there] = here, every[here]
+            gains = [abs(places - b) - abs(places - a) for places, a, b in zip((columns, rows), old, new, strict=True)]
+            free = np.array(mesh.slots(x, y))
+            there = owner[free]
+            taken = there >= 0
+            change = np.full(len(free), along[core] @ gains[0] + across[core] @ gains[1])
+            change[taken] -= along[there[taken]] @ gains[0] + across[there[taken]] @ gains[1]
+            # two that talk to each other are no nearer after the exchange
+            change[taken] += 2 * talk.between(core, there[taken]) * abs(new - old).sum()
+            best = int(change.argmin())
+            if change[best] >= 0:
+                continue
+            slot, other, moved = int(free[best]), int(there[best]), True
+            owner[[slots[core], slot]] = other, core
+            if other >= 0:
+                slots[other] = slots[core]
+            slots[core] = slot
+            for one, a, b in ((core, old, new), *([(other, new, old)] if other >= 0 else [])):
+                to, weights = talk.of(one)
+                for held, before, after in zip((along, across), a, b, strict=True):
+                    held[to, before] -= weights
+                    held[to, after] += weights
         if not moved:
             return
+
+
+class _Talk:
+    """Who talks to whom over how many axons, either way, each pair once."""
+
+    def __init__(self, routes: Sides, cores: int) -> None:
+        source, target, axons = routes
+        pairs = np.concatenate([source * cores + target, target * cores + source])
+        each, where = np.unique(pairs, return_inverse=True)
+        self._axons = np.zeros(len(each), dtype=np.int64)
+        np.add.at(self._axons, where.reshape(-1), np.concatenate([axons, axons]))
+        self._ends, self._others = np.divmod(each, cores)
+        self._first = np.searchsorted(self._ends, np.arange(cores + 1))
+
+    def of(self, core: int) -> tuple[Counts, Counts]:
+        """Cores that talk to ``core``, in order, and the axons between."""
+        edges = slice(self._first[core], self._first[core + 1])
+        return self._others[edges], self._axons[edges]
+
+    def between(self, core: int, others: Counts) -> Counts:
+        """Axons between ``core`` and each of some others."""
+        known, axons = self.of(core)
+        at = np.searchsorted(known, others).clip(max=len(known) - 1)
+        return np.where(known[at] == others, axons[at], 0)
+
+    def axons_at(self, places: Counts, size: int) -> Counts:
+        """For each core the axons to and from each of ``size`` places ``[cores, size]``, given the place of each."""
+        held = np.zeros((len(places), size), dtype=np.int64)
+        np.add.at(held, (self._ends, places[self._others]), self._axons)
+        return held

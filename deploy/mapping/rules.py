@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from spikefold.converters import arithmetic
-from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons
+from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse
 from spikefold.deploy.count import gate_activity, payload_bits
 from spikefold.deploy.hardware import ChipHardware
 from spikefold.deploy.mapping.demand import Connection
@@ -26,7 +26,7 @@ _ADVICE = {
     "weight_formats": "connections into the layer have too many exponents; quantise with fewer",
 }
 _NAMES = {
-    "neurons": "neurons", "synapse_bits": "synapse memory", "in_axons": "in-axons", "out_axons": "out-axons",
+    "neurons": "neurons", "synapse_bits": "synapse memory, bit", "in_axons": "in-axons", "out_axons": "out-axons",
     "weight_formats": "weight formats",
 }  # fmt: skip
 
@@ -80,6 +80,12 @@ def cautions(splits: Sequence[Split], chip: ChipHardware) -> Iterator[str]:
             )
 
 
+def stored_bits(synapse: Synapse) -> int:
+    """Bits that hold every weight, sign included; weights are even, and their lowest bit is not stored."""
+    low, high = int(synapse.weight.min(initial=0)) >> 1, int(synapse.weight.max(initial=0)) >> 1
+    return max(high.bit_length(), (~low).bit_length()) + 1
+
+
 def _cores(splits: Iterable[Split], chip: ChipHardware) -> Iterator[Violation]:
     limits = core_limits(chip)
     for one in splits:
@@ -104,8 +110,7 @@ def _fan_in(graph: FixedPointGraph, connections: Sequence[Connection], chip: Chi
 
 def _weights(graph: FixedPointGraph, chip: ChipHardware) -> Iterator[Violation]:
     for synapse in graph.synapses:
-        low, high = int(synapse.weight.min(initial=0)) >> 1, int(synapse.weight.max(initial=0)) >> 1
-        bits = max(high.bit_length(), (~low).bit_length()) + 1
+        bits = stored_bits(synapse)
         if bits > chip.limits.weight.number:
             advice = f"connection {synapse.name} needs them, sign included; quantise to fewer"
             yield Violation("weight bits", synapse.target, bits, chip.limits.weight.number, advice)
@@ -120,11 +125,13 @@ def _delays(graph: FixedPointGraph, chip: ChipHardware) -> Iterator[Violation]:
     limit = chip.limits.max_delay
     if limit is None:
         return
+    own = {synapse.name: synapse.longest_delay for synapse in graph.synapses}
     for stage in pipeline(graph, graph.time_steps or 1):
         for name, wait in stage.waits.items():
-            if wait > limit.number:
-                advice = f"connection {name} must wait for a longer branch; put fewer layers or gates beside it"
-                yield Violation("delay", stage.name, wait, limit.number, advice)
+            if wait + own[name] > limit.number:
+                reason = "must wait for a longer branch; put fewer layers or gates beside it"
+                advice = f"connection {name} " + (f"has a delay of {own[name]} and {reason}" if own[name] else reason)
+                yield Violation("delay", stage.name, wait + own[name], limit.number, advice)
 
 
 def _payloads(graph: FixedPointGraph, chip: ChipHardware) -> Iterator[Violation]:

@@ -24,14 +24,14 @@ class Work:
     fired: Counts
     """Updates that brought a message."""
     sent: Counts
-    """Messages out: one for each core and connection that a neuron reaches."""
+    """Messages out, in words: one for each core and connection that a neuron reaches."""
     received: Counts
-    """Messages in."""
+    """Messages in, in words."""
     synops: Counts
     """Synaptic operations, which the messages of a step cause in that step, before its barrier."""
 
 
-def core_work(mapping: Mapping, stages: Sequence[Stage], sent: dict[str, Counts]) -> Work:
+def core_work(mapping: Mapping, stages: Sequence[Stage], sent: dict[str, Counts], words: dict[str, int]) -> Work:
     """Put what neurons sent onto their cores.
 
     Parameters
@@ -42,6 +42,8 @@ def core_work(mapping: Mapping, stages: Sequence[Stage], sent: dict[str, Counts]
         When each population sends what it sends in step 0 of the clip; the input sends it in step 0 of the chip.
     sent
         For the input and every population, how many samples sent a message, ``[T, *shape]``.
+    words
+        Words that a message of each connection takes.
 
     Returns
     -------
@@ -66,11 +68,39 @@ def core_work(mapping: Mapping, stages: Sequence[Stage], sent: dict[str, Counts]
         messages, delay, target = sent[link.source], delays.get(link.source, 0), layers[link.target]
         if link.source in layers:
             source = layers[link.source]
-            add(work.sent, delay, source.cores, box_sums(source.grid, messages * link.fan_out(target.grid)))
+            out = box_sums(source.grid, messages * link.fan_out(target.grid))
+            add(work.sent, delay, source.cores, out * words[link.name])
         received, synops = _into_boxes(link, target.grid, messages)
-        add(work.received, delay, target.cores, received)
+        add(work.received, delay, target.cores, received * words[link.name])
         add(work.synops, delay, target.cores, synops)
     return work
+
+
+def longest_ways(
+    mapping: Mapping, stages: Sequence[Stage], sent: dict[str, Counts], hops: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Time [s] of the longest way that leads away from any core that sends in a step, ``[ends, steps]``.
+
+    Parameters
+    ----------
+    mapping, stages, sent
+        As of `core_work`. A core sends where it does so in any sample; the input's ways are not known.
+    hops
+        Time [s] of a hop east or west, and of one north or south, ``[ends, 2]``.
+    """
+    delays = {stage.name: stage.delay for stage in stages}
+    time_steps = len(next(iter(sent.values())))
+    found = np.zeros((len(hops), time_steps + max(delays.values(), default=0)))
+    layers = {layer.name: layer for layer in mapping.layers}
+    for link in (link for link in mapping.connections if link.source in layers and hops.any()):
+        routes, source = mapping.routes(link.name), layers[link.source]
+        sends = box_sums(source.grid, sent[link.source]) > 0
+        for (column, row), all_steps in zip(hops, found, strict=True):
+            longest = np.zeros(len(mapping.cores))
+            np.maximum.at(longest, routes.source, routes.columns * column + routes.rows * row)
+            steps = all_steps[delays[link.source] :][:time_steps]
+            np.maximum(steps, (sends * longest[source.cores]).max(axis=1), out=steps)
+    return found
 
 
 def _into_boxes(link: Connection, grid: Grid, messages: Counts) -> tuple[Counts, Counts]:

@@ -43,7 +43,7 @@ def load(net: str | os.PathLike[str]) -> nn.Module:
         The file is damaged, newer, or of another architecture.
     """
     path = shipped(str(net)) if str(net) in SHIPPED else Path(net)
-    if not path.is_file():
+    if not os.path.isfile(path):  # False, where Path.is_file raises, of names that can be none
         names = ", ".join(SHIPPED)
         raise InputError(f"net {str(net)!r}: neither a shipped net ({names}) nor a checkpoint file")
     return load_checkpoint(path)[0].eval()

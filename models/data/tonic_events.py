@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikefold.errors import FileFormatError, InputError, SpikefoldError
-from spikefold.models.data.events import EventData
+from spikefold.models.data.events import EventData, check_npy
 
 Split = Literal["train", "val", "test"]
 FramesBy = Literal["count", "time"]
@@ -40,6 +41,9 @@ _EVENT = np.dtype([("x", np.int64), ("y", np.int64), ("t", np.int64), ("p", np.i
 _SHARE = 10
 """One recording in so many is held out."""
 _NMNIST_EVENT_BYTES = 5
+_OVERFLOW_Y = 240
+_MAX_OVERFLOWS = 1000
+"""Eight seconds; N-MNIST has three tenths of one."""
 _AEDAT2_EVENT_BYTES = 8
 
 
@@ -75,6 +79,7 @@ _DATA_SETS: Mapping[str, _DataSet] = {
 }  # fmt: skip
 NAMES = tuple(_DATA_SETS)
 TIME_STEPS = 10
+MAX_TIME_STEPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -123,8 +128,8 @@ class Recordings:
         sensor = self._set.pixels
         if self.size is not None and not 1 <= self.size <= sensor:
             raise InputError(f"size = {self.size}: {self.name} has {sensor} x {sensor} pixels; give 1 to {sensor}")
-        if self.time_steps < 1:
-            raise InputError(f"time_steps = {self.time_steps}: must be at least 1")
+        if not 1 <= self.time_steps <= MAX_TIME_STEPS:
+            raise InputError(f"time_steps = {self.time_steps}: must be at least 1 and at most {MAX_TIME_STEPS}")
         if self.frames_by not in get_args(FramesBy):
             raise InputError(f"frames_by = {self.frames_by!r}: must be one of {', '.join(get_args(FramesBy))}")
 
@@ -229,14 +234,20 @@ class Recordings:
         """Return the events of a recording in order of time, after checking them."""
         path = recording.path
         try:
+            if self.name == "nmnist":
+                _check_overflows(path)
+            if path.suffix == ".npy":
+                with path.open("rb") as file:
+                    check_npy(file, path.stat().st_size, str(path))
             raw = recording.read()
             events = np.empty(len(raw), dtype=_EVENT)
             for field in ("x", "y", "t", "p"):
                 events[field] = raw[field]
-        except FileFormatError:
+        except (FileFormatError, KeyboardInterrupt, SystemExit):
             raise
-        except Exception as error:  # whatever a reader trips over: index, value, assertion, a decoder's own errors
-            raise FileFormatError(f"{path}: damaged, tonic cannot read it ({error}); unpack it again") from error
+        except BaseException as error:  # whatever a reader trips over; the decoder of .aedat4 ends in a PanicException
+            said = str(error)[:500]
+            raise FileFormatError(f"{path}: damaged, tonic cannot read it ({said}); unpack it again") from error
         if self.name == "nmnist":
             _check_whole(path, path.stat().st_size, _NMNIST_EVENT_BYTES)
         if not len(events):
@@ -271,7 +282,7 @@ def parse(data: str) -> Recordings | None:
     values: dict[str, Any] = {}
     for option in options:
         key, _, value = option.partition("=")
-        if key in ("size", "time_steps") and value.isascii() and value.isdigit():
+        if key in ("size", "time_steps") and re.fullmatch("[0-9]{1,9}", value):
             values[key] = int(value)
         elif key == "frames_by":
             values[key] = value
@@ -355,6 +366,16 @@ def _read_aedat2(path: Path) -> _Events:
     events["t"] = raw["timeStamp"]
     events["p"] = 1 - (address & 1)
     return events
+
+
+def _check_overflows(path: Path) -> None:
+    """Refuse an N-MNIST file with more marks of a full clock than a recording can have: tonic takes long over each."""
+    found = int(np.count_nonzero(np.fromfile(path, dtype=np.uint8)[1::_NMNIST_EVENT_BYTES] == _OVERFLOW_Y))
+    if found > _MAX_OVERFLOWS:
+        raise FileFormatError(
+            f"{path}: damaged, {found} events say y = {_OVERFLOW_Y}, that the clock was full; a recording has at most "
+            f"{_MAX_OVERFLOWS}; unpack it again"
+        )
 
 
 def _check_whole(path: Path, size: int, event: int) -> None:

@@ -11,17 +11,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from spikefold.converters.calibrate import calibrate
     from spikefold.converters.capture import capture
+    from spikefold.converters.dialects import import_nir
     from spikefold.converters.fixed_point_graph import FixedPointGraph
+    from spikefold.converters.lava_dl import load_lava_dl, save_lava_dl
     from spikefold.converters.lower import lower
     from spikefold.converters.nir_file import load_nir, save_nir
     from spikefold.converters.onnx import save_onnx, to_onnx_clip, to_onnx_step
     from spikefold.converters.palette import palettise
+    from spikefold.converters.portable_nir import save_portable_nir
     from spikefold.deploy.compare import compare
     from spikefold.deploy.finetune import finetune
     from spikefold.deploy.hardware import load_hardware
     from spikefold.deploy.mapping.mapper import map_net
     from spikefold.deploy.price import price
+    from spikefold.deploy.report.evidence import Evidence
+    from spikefold.deploy.report.page import write_report
     from spikefold.deploy.run import run
+    from spikefold.deploy.sweep import sweep
     from spikefold.deploy.verify import verify
     from spikefold.errors import (
         BackendError,
@@ -43,6 +49,7 @@ __all__ = [
     "LIF",
     "BackendError",
     "CaptureError",
+    "Evidence",
     "FileFormatError",
     "FixedPointGraph",
     "HardwareConfigError",
@@ -55,19 +62,25 @@ __all__ = [
     "capture",
     "compare",
     "finetune",
+    "import_nir",
     "load",
     "load_hardware",
+    "load_lava_dl",
     "load_nir",
     "lower",
     "map_net",
     "palettise",
     "price",
     "run",
+    "save_lava_dl",
     "save_nir",
     "save_onnx",
+    "save_portable_nir",
+    "sweep",
     "to_onnx_clip",
     "to_onnx_step",
     "verify",
+    "write_report",
 ]
 
 __version__: str
@@ -78,6 +91,7 @@ _HOMES = {
     "ASA": "models.attention:ASA",
     "BackendError": "errors:BackendError",
     "CaptureError": "errors:CaptureError",
+    "Evidence": "deploy.report.evidence:Evidence",
     "FSTA": "models.attention:FSTA",
     "FileFormatError": "errors:FileFormatError",
     "FixedPointGraph": "converters.fixed_point_graph:FixedPointGraph",
@@ -91,19 +105,25 @@ _HOMES = {
     "capture": "converters.capture:capture",
     "compare": "deploy.compare:compare",
     "finetune": "deploy.finetune:finetune",
+    "import_nir": "converters.dialects:import_nir",
     "load": "models.checkpoints:load",
     "load_hardware": "deploy.hardware:load_hardware",
+    "load_lava_dl": "converters.lava_dl:load_lava_dl",
     "load_nir": "converters.nir_file:load_nir",
     "lower": "converters.lower:lower",
     "map_net": "deploy.mapping.mapper:map_net",
     "palettise": "converters.palette:palettise",
     "price": "deploy.price:price",
     "run": "deploy.run:run",
+    "save_lava_dl": "converters.lava_dl:save_lava_dl",
     "save_nir": "converters.nir_file:save_nir",
     "save_onnx": "converters.onnx:save_onnx",
+    "save_portable_nir": "converters.portable_nir:save_portable_nir",
+    "sweep": "deploy.sweep:sweep",
     "to_onnx_clip": "converters.onnx:to_onnx_clip",
     "to_onnx_step": "converters.onnx:to_onnx_step",
     "verify": "deploy.verify:verify",
+    "write_report": "deploy.report.page:write_report",
 }
 
 

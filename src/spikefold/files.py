@@ -21,7 +21,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     InputError
-        The folder does not exist, or ``path`` is a folder.
+        The folder does not exist, ``path`` is a folder, or writing failed: the disk is full, a right is missing. The
+        system's error is its cause.
     """
     target = Path(path)
     if not target.parent.is_dir():
@@ -33,8 +34,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         _flush(temporary, os.O_RDWR)
         os.replace(temporary, target)
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error.strerror or error}; what was there before is kept") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     with suppress(OSError):  # some systems cannot open a folder; the rename is then as durable as they make it
         _flush(target.parent, os.O_RDONLY)
 

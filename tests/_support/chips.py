@@ -22,8 +22,11 @@ def chip_with(base: str = "loihi1", **limits: int | bool | None) -> ChipHardware
 def with_mesh(chip: ChipHardware, cores: int, columns: int, rows: int, cores_per_tile: int) -> ChipHardware:
     """The chip with so many cores on a mesh of that shape."""
     leaf = chip.mesh.columns
-    count = {n: leaf.model_copy(update=dict.fromkeys(("value", "low", "high"), float(n))) for n in
-             (cores, columns, rows, cores_per_tile)}  # fmt: skip
+    # made anew, for a copy would keep the range that a leaf remembers
+    count = {
+        n: type(leaf)(**{**leaf.model_dump(), **dict.fromkeys(("value", "low", "high"), float(n))})
+        for n in (cores, columns, rows, cores_per_tile)
+    }
     mesh = chip.mesh.model_copy(
         update={"columns": count[columns], "rows": count[rows], "cores_per_tile": count[cores_per_tile]}
     )

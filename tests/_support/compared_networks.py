@@ -97,6 +97,6 @@ def assert_same_spikes(population: FloatPopulation, current: Tensor, error: Tens
         allowed = bound + theta * 2 * WEIGHT_ERROR
         assert bool(((v - theta).abs()[differs] <= allowed.expand_as(v)[differs]).all()), f"{population.name} differs"
         if population.soft_reset:
-            v, bound = v - theta * spikes, bound + theta * spikes * WEIGHT_ERROR
+            v, bound = v - (theta - reset) * spikes, bound + (theta + abs(reset)) * spikes * WEIGHT_ERROR
         else:
             v, bound = v * (1 - spikes) + reset * spikes, bound * (1 - spikes) + abs(reset) * spikes * WEIGHT_ERROR

@@ -11,12 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from generated_gates import GATES
-from generated_layers import RESETS, Layer, build, draw_clips
+from generated_layers import RESETS, Layer, build, close_loops, draw_clips
 from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort
 
 GRADED_MAX = 15
 SHAPES: dict[str, tuple[int, ...]] = {"input": (2, 7, 6), "conv1": (4, 7, 6), "conv2": (6, 4, 3), "fc1": (10,)}
 CLASSES = 3
+_LOOPS: list[tuple[str, str, dict[str, Any]]] = [
+    ("conv2", "conv2", {"kernel": (6, 6, 1, 1), "delay": 1, "shortest": 1}),
+    ("fc1", "fc1", {"delay": 3, "shortest": 1}),
+    ("back", "fc1", {"delay": 4, "shortest": 2}),
+]
 _Plan = list[tuple[str, tuple[int, ...], list[tuple[str, dict[str, Any]]]]]
 
 
@@ -35,6 +40,10 @@ def random_graph(
     current_shifts: bool = False,
     resets: tuple[str, ...] = ("zero",),
     gates: tuple[str, ...] = GATES,
+    memory: bool = False,
+    decays: bool = False,
+    delays: int = 0,
+    loops: bool = False,
     time_steps: int = 5,
 ) -> FixedPointGraph:
     """Two convolutions (the second strided and padded), a dense layer and a dense output.
@@ -68,6 +77,14 @@ def random_graph(
         Which of `generated_layers.RESETS` the firing populations have, in turn, starting at ``seed``.
     gates : tuple of str
         Which of `generated_gates.GATES` to use; ``"table"`` is one more, ``"none"`` leaves a population without.
+    memory : bool
+        Populations without a gate remember their synaptic current.
+    decays : bool
+        Each neuron of a layer that fires decays in its own way.
+    delays : int
+        Longest delay of the synapses, 0 for none.
+    loops : bool
+        ``conv2`` and ``fc1`` feed themselves, and ``fc1`` feeds a population ``back`` that feeds it.
     time_steps : int
         T of a graph with gates or bias schedules, and of the clip the thresholds are found on.
 
@@ -95,19 +112,27 @@ def random_graph(
         plan[-1][2].append(("conv2", {}))
     if relays:
         _insert_relays(plan)
+    if loops:
+        plan.insert([name for name, _, _ in plan].index("fc1") + 1, ("back", (8,), [("fc1", {})]))
+    if delays:
+        plan = [(name, shape, [(s, {**how, "delay": delays}) for s, how in edges]) for name, shape, edges in plan]
     roles = {"relay1": "relay", "rectifier": "rectifier", "output": "fires" if spiking_output else "readout"}
     layers = [
         Layer(
             name, shape, tuple(edges), roles.get(name, "fires"),  # type: ignore[arg-type]
             gates[(seed + number) % len(gates)] if gated and name != "output" else "none",
             resets[(seed + number) % len(resets)], per_neuron_thresholds, stress, current_shifts,
+            memory=memory, decays=decays,
         )
         for number, (name, shape, edges) in enumerate(plan)
     ]  # fmt: skip
-    return build(rng, port, layers, time_steps, bias_schedule, f"random{seed}")
+    made = build(rng, port, layers, time_steps, bias_schedule, f"random{seed}")
+    return close_loops(rng, made, _LOOPS) if loops else made
 
 
-def any_graph(seed: int, layers: int, *, time_steps: int = 4, gated: bool = True) -> FixedPointGraph:
+def any_graph(
+    seed: int, layers: int, *, time_steps: int = 4, gated: bool = True, temporal: bool = False
+) -> FixedPointGraph:
     """Any net of ``layers`` hidden populations: chains, shortcuts, pools, relays, gates, resets, biases, decays.
 
     Parameters
@@ -118,17 +143,21 @@ def any_graph(seed: int, layers: int, *, time_steps: int = 4, gated: bool = True
         T of a graph with gates or bias schedules.
     gated : bool
         Whether populations may have gates that are computed (of a clip, or of the steps so far), besides tables.
+    temporal : bool
+        Whether there may be current memories, decays of single neurons, delays and loops.
 
     Returns
     -------
     FixedPointGraph
     """
-    rng = np.random.default_rng([seed, layers, time_steps])
+    rng, late = np.random.default_rng([seed, layers, time_steps]), np.random.default_rng([seed, layers, time_steps, 1])
     port = InputPort((int(rng.integers(1, 4)), *rng.integers(3, 7, 2).tolist()), int(rng.choice([1, 1, 15, 300])))
     shapes: dict[str, tuple[int, ...]] = {port.name: port.shape}
     computed = [*GATES, "running", "running"] if gated and rng.random() < 0.7 else []
     kinds = ["none"] * 8 + ["table"] + computed
     shared = {"per_neuron": bool(rng.random() < 0.3), "any_shift": bool(rng.random() < 0.6)}
+    slow = {"memory": temporal and late.random() < 0.5, "decays": temporal and late.random() < 0.3}
+    delays = int(late.choice([0, 1, 4])) if temporal else 0
     drawn: list[Layer] = []
     for number in range(layers):
         name, source = f"layer{number}", str(rng.choice(list(shapes)[-2:]))
@@ -136,17 +165,20 @@ def any_graph(seed: int, layers: int, *, time_steps: int = 4, gated: bool = True
         edges = [(source, how)]
         if rng.random() < 0.3:
             edges += _any_shortcut(rng, shapes, shape, source)
+        edges = [(s, {**how, "delay": delays} if delays and late.random() < 0.5 else how) for s, how in edges]
         drawn.append(
             Layer(
                 name, shape, tuple(edges), rng.choice(["fires", "fires", "relay", "rectifier"]), str(rng.choice(kinds)),
-                str(rng.choice(RESETS)), bits=int(rng.choice([18, 20, 22, 23, 25, 29])), **shared,
+                str(rng.choice(RESETS)), bits=int(rng.choice([18, 20, 22, 23, 25, 29])), **shared, **slow,
             )
         )  # fmt: skip
         shapes[name] = shape
     role = "fires" if rng.random() < 0.3 else "readout"
     edges = [(str(source), {}) for source in list(shapes)[-1 - int(rng.integers(0, 2)) :]]
-    drawn.append(Layer("output", (CLASSES,), tuple(edges), role, bits=int(rng.choice([20, 23, 27])), **shared))  # type: ignore[arg-type]
-    return build(rng, port, drawn, time_steps, bool(rng.random() < 0.2), f"any{seed}")
+    drawn.append(Layer("output", (CLASSES,), tuple(edges), role, bits=int(rng.choice([20, 23, 27])), **shared, **slow))  # type: ignore[arg-type]
+    made = build(rng, port, drawn, time_steps, bool(rng.random() < 0.2), f"any{seed}")
+    loops = _any_loops(late, {layer.name: layer.shape for layer in drawn}) if temporal else []
+    return close_loops(late, made, loops)
 
 
 def random_clips(graph: FixedPointGraph, seed: int, time_steps: int = 5, batch: int = 3) -> NDArray[np.int64]:
@@ -192,6 +224,20 @@ def _any_edge(rng: np.random.Generator, source: tuple[int, ...]) -> tuple[tuple[
     out = channels * int(rng.integers(1, 3)) if channels else int(rng.integers(1, 5))
     how |= {"groups": channels or 1, "kernel": (out, source[0] // (channels or 1), *window)}
     return (out, *size), how
+
+
+def _any_loops(rng: np.random.Generator, shapes: dict[str, tuple[int, ...]]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Up to two ways back to a population itself or to an earlier one, dense, or 1x1 between frames of one size."""
+    names, found = list(shapes), []
+    for _ in range(int(rng.integers(0, 3))):
+        first, last = sorted(rng.integers(0, len(names), 2).tolist())
+        target, source = shapes[names[first]], shapes[names[last]]
+        how: dict[str, Any] = {"delay": int(rng.integers(1, 4)), "shortest": 1}
+        if len(target) == 3 and target[1:] == source[1:]:
+            how["kernel"] = (target[0], source[0], 1, 1)
+        if len(target) == 1 or "kernel" in how:
+            found.append((names[last], names[first], how))
+    return list({(s, t): (s, t, how) for s, t, how in found}.values())
 
 
 def _any_shortcut(

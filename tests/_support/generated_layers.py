@@ -21,11 +21,19 @@ from spikefold.converters.fixed_point_graph import (
     Neurons,
     Relay,
     Synapse,
+    Whole,
 )
-from spikefold.converters.reference import population_current, run_population, sum_currents, synapse_current
+from spikefold.converters.reference import (
+    arriving,
+    population_current,
+    run_population,
+    sum_currents,
+    synapse_current,
+)
+from spikefold.errors import LoweringError
 
 GATE_SHIFT = 7
-RESETS = ("zero", "value", "soft")
+RESETS = ("zero", "value", "soft", "soft to value")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +41,9 @@ class Layer:
     """What is drawn for one population; ``edges`` are sources with the fields of `Synapse` and its kernel's shape.
 
     An edge without ``kernel`` is dense; ``"identity": C`` is one weight for each of C channels alone, or with a
-    ``kernel`` all ones over its field. ``bits`` bounds what its current could reach at worst; None: exponents 0 to 2.
+    ``kernel`` all ones over its field. ``"delay"`` is the longest delay; those of single neurons, or of channels, are
+    drawn below it. ``bits`` bounds what its current could reach at worst; None: exponents 0 to 2. With ``memory`` it
+    remembers its synaptic current, with ``decays`` each neuron decays in its own way.
     """
 
     name: str
@@ -46,6 +56,8 @@ class Layer:
     stress: bool = False
     any_shift: bool = False
     bits: int | None = None
+    memory: bool = False
+    decays: bool = False
 
 
 def build(
@@ -61,8 +73,8 @@ def build(
         exponent = int(rng.integers(0, 3)) + (8 if layer.stress else 0)
         added = []
         for source, how in layer.edges:
-            made = _synapse(rng, source, layer, messages[source], how)
-            largest = ranges.synapse_bound(made, (0, reach[source]))
+            made = _synapse(rng, source, layer.name, layer.shape, messages[source].shape[2:], how)
+            largest = _worst(made, reach[source])
             less = neurons[source].relay if source in neurons else None
             wanted = exponent - (0 if less is None else less.high.bit_length())
             if layer.bits is not None:
@@ -71,7 +83,10 @@ def build(
         population = dataclasses.replace(
             _population(rng, layer, time_steps if bias_schedule else 0), current_shift=shift
         )
-        total = sum_currents(population, [synapse_current(s, messages[s.source]) for s in added])
+        if layer.decays or layer.memory:
+            population = _with_decays(rng, population, layer, sum(_worst(s, reach[s.source]) for s in added) << shift)
+        arrived = [arriving(messages[s.source], s.delay, 0, time_steps) for s in added]
+        total = sum_currents(population, [synapse_current(s, a) for s, a in zip(added, arrived, strict=True)])
         if layer.gate != "none":
             population = _with_gate(rng, population, layer.gate, population_current(population, total))
         if layer.role in ("relay", "rectifier"):
@@ -95,17 +110,69 @@ def draw_clips(rng: np.random.Generator, port: InputPort, time_steps: int, batch
     return np.asarray((rng.random(size) < 0.3) * rng.integers(1, port.max_value + 1, size), dtype=np.int64)
 
 
+def close_loops(
+    rng: np.random.Generator, graph: FixedPointGraph, loops: list[tuple[str, str, dict[str, Any]]]
+) -> FixedPointGraph:
+    """Add synapses (source, target and fields as in `Layer`) that lead back, where gates and ranges allow it."""
+    for source, target, how in loops:
+        shapes = (graph.source_shape(target), graph.source_shape(source))
+        made = _synapse(rng, source, target, *shapes, how)
+        population = next(n for n in graph.neurons if n.name == target)
+        largest = _worst(made, max(1, ranges.magnitude(graph.message_range(source)))) << population.current_shift
+        exponent = min(16, max(0, int(rng.choice([17, 19, 21])) - largest.bit_length()))
+        try:
+            closed = dataclasses.replace(
+                graph, synapses=(*graph.synapses, dataclasses.replace(made, exponent=exponent))
+            )
+            ranges.synaptic_range(closed, population)
+        except LoweringError:
+            continue
+        graph = closed
+    return graph
+
+
+def _worst(synapse: Synapse, reach: int) -> int:
+    return ranges.synapse_bound(synapse, (0, reach))
+
+
+def _delay(rng: np.random.Generator, source: tuple[int, ...], longest: int, shortest: int) -> Whole:
+    """One delay for all, one for each channel, or one for each neuron."""
+    shape = ((), (source[0], *[1] * (len(source) - 1)), source)[rng.integers(3)]
+    return rng.integers(shortest, longest + 1, shape) if shape else int(rng.integers(shortest, longest + 1))
+
+
+def _with_decays(rng: np.random.Generator, n: Neurons, layer: Layer, worst: int) -> Neurons:
+    """Rates of membrane and current; a current that wraps more than once in a step is not remembered."""
+    every = n.shape if layer.decays else ()
+    changes: dict[str, Any] = {}
+    if layer.decays and layer.role == "fires":
+        changes["dv"] = rng.integers(0, 4096, every)
+    if layer.memory and layer.gate == "none" and layer.role in ("fires", "readout") and worst <= arithmetic.WRAP:
+        slow, fast = np.sort(rng.choice([0, 40, 1000, 3000, 4095], 2, replace=False))
+        changes["du"] = rng.integers(slow, fast + 1, every) if every else int(slow)
+    return dataclasses.replace(n, **changes)
+
+
 def _synapse(
-    rng: np.random.Generator, source: str, layer: Layer, messages: NDArray[np.int64], how: dict[str, Any]
+    rng: np.random.Generator,
+    source: str,
+    target: str,
+    shape: tuple[int, ...],
+    source_shape: tuple[int, ...],
+    how: dict[str, Any],
 ) -> Synapse:
-    how, name = dict(how), f"{source}->{layer.name}"
+    """Draw a synapse into ``target`` of this ``shape``; one that leads back has ``"shortest"`` delays of 1 or more."""
+    how, name = dict(how), f"{source}->{target}"
+    longest, shortest = how.pop("delay", 0), how.pop("shortest", 0)
+    if longest:
+        how["delay"] = _delay(rng, source_shape, longest, shortest)
     if "identity" in how:
         channels = how.pop("identity")
         weight = np.full((channels, 1, *how.pop("kernel", (1, 1))), 2 << int(rng.integers(0, 7)))
-        return Synapse(name, source, layer.name, "conv", weight, groups=channels, **how)
-    kernel = how.pop("kernel", (int(np.prod(layer.shape)), int(np.prod(messages.shape[2:]))))
+        return Synapse(name, source, target, "conv", weight, groups=channels, **how)
+    kernel = how.pop("kernel", (int(np.prod(shape)), int(np.prod(source_shape))))
     weight = 2 * rng.integers(-128, 128, kernel)
-    return Synapse(name, source, layer.name, "conv" if len(kernel) == 4 else "dense", weight, **how)
+    return Synapse(name, source, target, "conv" if len(kernel) == 4 else "dense", weight, **how)
 
 
 def _population(rng: np.random.Generator, layer: Layer, bias_steps: int) -> Neurons:
@@ -138,12 +205,13 @@ def _as_relay(rng: np.random.Generator, n: Neurons, current: NDArray[np.int64], 
 def _with_threshold(rng: np.random.Generator, n: Neurons, total: NDArray[np.int64], layer: Layer) -> Neurons:
     """Search the threshold that brings the rate nearest to 20 %, with a spread of a factor 2 if ``per_neuron``."""
     spread = rng.uniform(0.7, 1.4, n.shape) if layer.per_neuron else np.ones(())
-    after = rng.uniform(-1, 1, spread.shape) if layer.reset == "value" else None
+    after = rng.uniform(-1, 1, spread.shape) if layer.reset in ("value", "soft to value") else None
     best, distance = n, np.inf
     for level in np.geomspace(1, arithmetic.MAX_THRESHOLD, 60):
         threshold = np.clip((spread * level).astype(np.int64), 0, arithmetic.MAX_THRESHOLD)
         v_reset = None if after is None else np.asarray(threshold * after, dtype=np.int64)
-        candidate = dataclasses.replace(n, v_threshold=threshold, v_reset=v_reset, soft_reset=layer.reset == "soft")
+        soft = layer.reset in ("soft", "soft to value")
+        candidate = dataclasses.replace(n, v_threshold=threshold, v_reset=v_reset, soft_reset=soft)
         rate = run_population(candidate, total)[0].mean()
         if abs(rate - 0.2) < distance:
             best, distance = candidate, abs(rate - 0.2)

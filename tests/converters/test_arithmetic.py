@@ -92,17 +92,15 @@ def test_other_resets_at_every_limit(how: str) -> None:
     states = [0, 1, -1, 63, 64, 4096, -4096, limit, -limit, -top * 64]
     currents = [0, 1, -1, 64, -64, 6400, 6401, limit, -limit, 2**25, -(2**25)]
     for dv, threshold in itertools.product([0, 1, 2048, 4095], [0, 1, 100, top]):
-        for reset in [-top, -1, 0, threshold] if how == "to a value" else [0]:
+        for reset in [-top, -1, 0, threshold]:
             pairs = list(itertools.product(states, currents))
             v, c = (ints(*column) for column in zip(*pairs, strict=True))
-            if how == "soft":
-                spikes, after = arithmetic.neuron_step(v, c, dv, ints(threshold), soft_reset=True)
-            else:
-                spikes, after = arithmetic.neuron_step(v, c, dv, ints(threshold), ints(reset))
+            given = None if reset == 0 else ints(reset)
+            spikes, after = arithmetic.neuron_step(v, c, dv, ints(threshold), given, soft_reset=how == "soft")
             for i, (state, current) in enumerate(pairs):
                 before = max(-limit, min(limit, toward_zero(state * (4096 - dv), 12) + current))
                 fires = before > threshold * 64
-                left = before - threshold * 64 if how == "soft" else reset * 64
+                left = before - (threshold - reset) * 64 if how == "soft" else reset * 64
                 assert (int(spikes[i]), int(after[i])) == (int(fires), left if fires else before), (state, current)
 
 

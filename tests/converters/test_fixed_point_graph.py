@@ -83,7 +83,6 @@ def test_parts_that_fit_are_accepted() -> None:
             r"neurons 'a': v_reset 51\.\.51 must lie within -131071 and v_threshold",
         ),
         ((neurons(v_reset=np.array(-(2**17))),), (), r"neurons 'a': v_reset -131072\.\.-131072 must"),
-        ((neurons(v_reset=np.array(0), soft_reset=True),), (), "neurons 'a': v_reset .*no soft reset"),
         ((neurons(v_reset=np.array(0), fires=False),), (), "neurons 'a': v_reset .*belongs to neurons that fire"),
         ((neurons(v_reset=np.zeros(4, int)),), (), r"neurons 'a': v_reset of shape \(4,\) does not fit neurons"),
         ((relay(fires=True),), (), "neurons 'a': a relay neither fires nor remembers"),
@@ -150,19 +149,19 @@ def test_a_missing_field_is_a_damaged_file(field: str) -> None:
     text, arrays = random_graph(5).to_plain()
     plain = json.loads(text)
     del plain[field]
-    with pytest.raises(FileFormatError, match=f"damaged: KeyError '{field}'"):
+    with pytest.raises(FileFormatError, match=f"{field} is missing"):
         FixedPointGraph.from_plain(json.dumps(plain), arrays)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"spikefold_format": 1}'])
 def test_text_that_is_no_graph_is_a_damaged_file(text: str) -> None:
-    with pytest.raises(FileFormatError, match="fixed-point metadata is damaged"):
+    with pytest.raises(FileFormatError, match="fixed-point metadata"):
         FixedPointGraph.from_plain(text, [])
 
 
 def test_too_few_arrays_are_a_damaged_file() -> None:
     text, arrays = random_graph(5).to_plain()
-    with pytest.raises(FileFormatError, match="damaged: IndexError"):
+    with pytest.raises(FileFormatError, match="weight refers to array"):
         FixedPointGraph.from_plain(text, arrays[:-1])
 
 
@@ -177,7 +176,7 @@ def test_a_damaged_relay_is_a_damaged_file(change: dict[str, Any]) -> None:
     plain = json.loads(text)
     entry = next(e for e in plain["neurons"] if "relay" in e)
     entry["relay"] = {k: v for k, v in {**entry["relay"], **change}.items() if v is not None}
-    with pytest.raises(FileFormatError, match="damaged: TypeError"):
+    with pytest.raises(FileFormatError, match=r"relay: .* damaged"):
         FixedPointGraph.from_plain(json.dumps(plain), arrays)
 
 

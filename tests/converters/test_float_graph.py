@@ -129,12 +129,22 @@ def test_neurons_of_other_dynamics_are_refused_by_name(field: str, value: float,
         read_float_graph(graph)
 
 
-def test_neurons_of_several_time_constants_are_refused_by_name() -> None:
+def test_neurons_of_several_time_constants_keep_each_its_own() -> None:
     graph = graph_of()
     node = graph.nodes["neuron"]
+    del node.metadata["decay"]
     node.tau, node.r = node.tau.copy(), node.r.copy()
     node.tau[0], node.r[0] = node.tau[0] * 2, node.r[0] * 2
-    with pytest.raises(FileFormatError, match="neurons 'neuron': tau differs"):
+    decay = np.asarray(read_float_graph(graph).populations[0].decay)
+    np.testing.assert_allclose(decay[0], 0.75, rtol=1e-6)
+    np.testing.assert_allclose(decay[1:], 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.1])
+def test_a_decay_outside_zero_to_one_is_refused_by_name(decay: float) -> None:
+    graph = graph_of()
+    graph.nodes["neuron"].metadata["decay"] = decay
+    with pytest.raises(FileFormatError, match=r"neurons 'neuron': decay .* must lie within 0\.\.1"):
         read_float_graph(graph)
 
 

@@ -15,6 +15,7 @@ from generated_graphs import random_clips, random_graph
 from networks import captured, clips, clips_for
 from spikefold.converters import nir_file
 from spikefold.converters.arithmetic import STATE_FRACTION_BITS
+from spikefold.converters.capture.build import DT
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse
 from spikefold.converters.float_graph import read_float_graph
 from spikefold.converters.lower import lower
@@ -238,7 +239,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monk
         raise OSError("disk full")
 
     monkeypatch.setattr(nir_file.nir, "write", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match=r"net\.nir: disk full; what was there before is kept"):
         save_nir(random_graph(2), path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["net.nir"]
@@ -253,3 +254,26 @@ def test_saving_replaces_what_was_there(tmp_path: Path) -> None:
 def test_saving_into_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the folder .*nowhere does not exist"):
         save_nir(random_graph(1), tmp_path / "nowhere" / "net.nir")
+
+
+def test_other_readers_find_memory_delays_and_loops_in_standard_nodes() -> None:
+    """What one Euler step of their equations gives is what the integers mean, their bias included."""
+    graph = random_graph(3, memory=True, decays=True, delays=3, loops=True)
+    written = to_nir(graph)
+    assert {e for e in written.edges if e[1] == "fc1"} == {(f"{n}->fc1", "fc1") for n in ("conv2", "fc1", "back")}
+    rng = np.random.default_rng(0)
+    for n in graph.neurons:
+        node = written.nodes[n.name]
+        assert isinstance(node, nir.CubaLIF if n.fires else nir.CubaLI)
+        u, v, current = rng.normal(size=(3, *n.shape))
+        alpha, beta = (np.broadcast_to(1 - rate / 4096, n.shape) for rate in (n.du + np.array(1), np.array(n.dv)))
+        i = u + DT / node.tau_syn * (node.w_in * current - u)
+        membrane = v + DT / node.tau_mem * (node.v_leak - v + node.r * i)
+        np.testing.assert_allclose(i, alpha * u + current, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(membrane, beta * v + i + n.bias / 64 * n.unit, rtol=1e-4, atol=1e-4)
+        for s in graph.incoming(n.name):
+            assert not written.nodes[s.name].bias.any()
+            if s.longest_delay:
+                steps = np.broadcast_to(s.delay, graph.source_shape(s.source))
+                np.testing.assert_array_equal(np.round(written.nodes[f"{s.name}_delay"].delay / DT), steps)
+                assert (s.source, f"{s.name}_delay") in written.edges

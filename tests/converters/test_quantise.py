@@ -16,7 +16,7 @@ from spikefold.converters.capture import capture
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Synapse
 from spikefold.converters.float_graph import read_float_graph
 from spikefold.converters.gate_quantise import GATE_FRACTION_BITS
-from spikefold.converters.quantise import decay_rate
+from spikefold.converters.number_format import MAX_EXPONENT, decay_rate
 from spikefold.converters.ranges import membrane_range
 from spikefold.converters.reference import population_current, run_reference, synapse_current
 from spikefold.errors import InputError, LoweringError
@@ -60,7 +60,7 @@ def test_every_integer_fits_its_format_and_stands_for_the_float_it_came_from(nam
             assert synapse.weight.dtype == np.int64
             assert -256 <= int(synapse.weight.min()) <= int(synapse.weight.max()) <= 254
             assert not bool((synapse.weight & 1).any())
-            assert 0 <= synapse.exponent <= quantise.MAX_EXPONENT
+            assert 0 <= synapse.exponent <= MAX_EXPONENT
             grain = n.unit * 2**synapse.exponent
             inside = np.abs(wanted.weight) <= 254 * grain
             assert inside.mean() > 0.5
@@ -309,6 +309,32 @@ def test_a_wide_readout_over_many_steps_falls_back_to_smaller_mantissas() -> Non
     wanted, _ = read_float_graph(graph).run(x.float())
     got = run_reference(fixed, x.numpy()).logits
     assert np.abs(got - wanted.numpy()).max() < 0.1 * float(wanted.abs().max())
+
+
+def test_a_readout_of_very_many_neurons_keeps_fine_weights_by_a_negative_exponent() -> None:
+    class VeryWide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.neuron, self.head = nn.Linear(10, 12000), neuron(), nn.Linear(12000, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.head(self.neuron(self.first(x)))
+            return logits.mean(0)
+
+    steps = 12
+    net = prepared(VeryWide())
+    with torch.no_grad():
+        net.head.weight.abs_()
+    graph = capture(net, torch.zeros(steps, 2, 10))
+    x = clips((steps, 2, 10))
+    fixed = quantise.quantise(graph, calibrate(graph, x.numpy()))
+    (head,) = fixed.incoming("readout")
+    assert head.exponent == 0
+    assert fixed.output.current_shift < arithmetic.STATE_FRACTION_BITS
+    assert int(np.abs(head.weight).max()) >= 100
+    wanted, _ = read_float_graph(graph).run(x.float())
+    got = run_reference(fixed, x.numpy()).logits
+    assert np.abs(got - wanted.numpy()).max() < 0.02 * float(wanted.abs().max())
 
 
 def test_a_gate_makes_the_net_dynamic_and_ties_it_to_its_steps() -> None:

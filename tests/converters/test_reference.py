@@ -57,7 +57,7 @@ def slow(graph: FixedPointGraph, clip: np.ndarray, last: int) -> dict[str, np.nd
                 if n.relay:
                     train[(t, *at)] = max(n.relay.low, min(n.relay.high, toward_zero(v, n.relay.shift)))
                 if n.fires and v > int(thresholds[at]) * 64:
-                    train[(t, *at)], v = 1, v - int(thresholds[at]) * 64 if n.soft_reset else int(resets[at]) * 64
+                    train[(t, *at)], v = 1, int(resets[at]) * 64 + (v - int(thresholds[at]) * 64 if n.soft_reset else 0)
         trains[n.name] = train
     return trains
 

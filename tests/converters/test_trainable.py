@@ -44,6 +44,9 @@ GRAPHS: dict[str, tuple[int, dict[str, Any]]] = {
             "resets": ("zero", "value", "soft"),
         },
     ),
+    "current memory": (5, {"memory": True, "residual": True}),
+    "memory and decays of neurons": (8, {"memory": True, "decays": True, "delays": 1}),
+    "delays": (7, {"delays": 1, "residual": True, "spiking_output": True}),
     "gated, all else": (
         3,
         {"gated": True, "residual": True, "depthwise": True, "graded_input": True, "per_neuron_thresholds": True},
@@ -270,14 +273,14 @@ class Spike(torch.autograd.Function):
         return grad * derivative(distance, "tanh")
 
 
-@pytest.mark.parametrize("reset", ["below", "at threshold", "soft"])
+@pytest.mark.parametrize("reset", ["below", "at threshold", "soft", "soft below"])
 def test_gradients_of_other_resets_are_those_of_the_float_neuron(reset: str) -> None:
     """Against autograd through the steps written out, v_reset a fixed share of the threshold."""
     random = np.random.default_rng(1)
-    unit, mantissa = 0.5 / 4096, {"below": -1024, "at threshold": 4096}.get(reset)
+    unit, mantissa = 0.5 / 4096, {"below": -1024, "at threshold": 4096, "soft below": -1024}.get(reset)
     synapse = Synapse("fc", "input", "out", "dense", 2 * random.integers(-20, 50, (3, 12)), exponent=5)
     out = Neurons(
-        "out", (3,), 2048, np.array(4096), random.integers(-400, 400, 3), 6, unit, soft_reset=reset == "soft",
+        "out", (3,), 2048, np.array(4096), random.integers(-400, 400, 3), 6, unit, soft_reset=reset.startswith("soft"),
         v_reset=None if mantissa is None else np.array(mantissa),
     )  # fmt: skip
     net = TrainableNet(FixedPointGraph(InputPort((12,)), (out,), (synapse,), "none", None), 6)
@@ -290,7 +293,8 @@ def test_gradients_of_other_resets_are_those_of_the_float_neuron(reset: str) -> 
         # the surrogate's window scales with the threshold and is no part of its gradient
         spikes = Spike.apply(v - threshold)
         twin = twin + spikes / 6
-        v = v - spikes * threshold if mantissa is None else v * (1 - spikes) + spikes * threshold * (mantissa / 4096)
+        left = threshold * ((mantissa or 0) / 4096)
+        v = v - spikes * (threshold - left) if out.soft_reset else v * (1 - spikes) + spikes * left
     logits = net(clips)
     torch.testing.assert_close(logits.float(), twin)
     assert 0.1 < twin.mean() < 0.9

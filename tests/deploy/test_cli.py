@@ -47,7 +47,8 @@ def exported(project: Path) -> dict[str, Path]:
 
 def test_export_writes_a_step_graph_for_static_nets_only(project: Path, exported: dict[str, Path]) -> None:
     assert sorted(p.name for p in project.glob("out-*")) == [
-        "out-dynamic.nir", "out-dynamic.onnx", "out-static.nir", "out-static.onnx", "out-static.step.onnx",
+        "out-dynamic.nir", "out-dynamic.onnx", "out-static.float.step.onnx", "out-static.nir", "out-static.onnx",
+        "out-static.step.onnx",
     ]  # fmt: skip
 
 

@@ -7,25 +7,49 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from generated_graphs import random_clips, random_graph
 from networks import Chain
+from pixel_gate import PixelGate
 from small_event_nets import seeded_net
 from spikefold.deploy.compare import compare, plain_rows, write_csv, write_json
 from spikefold.deploy.comparison import Row, paired
+from spikefold.deploy.neurobench_counts import neurobench_counts
 from spikefold.deploy.picture import draw_accuracy_energy
 from spikefold.deploy.run import run
 from spikefold.deploy.sources import NamedNet
-from spikefold.deploy.tables import activity_table, answers, comparison_table
-from spikefold.deploy.words import count, si
+from spikefold.deploy.tables import (
+    activity_table,
+    answers,
+    comparison_table,
+    differences,
+    neurobench_table,
+    notes,
+)
+from spikefold.deploy.verdict import ratio
+from spikefold.deploy.words import count, si, signed, size
 from spikefold.errors import HardwareConfigError, InputError
+
+
+def _clips() -> NDArray[np.uint8]:
+    return (np.random.default_rng(3).random((4, 20, 2, 8, 8)) < 0.3).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    net = NamedNet("mine", seeded_net(3))
-    clips = (np.random.default_rng(3).random((4, 20, 2, 8, 8)) < 0.3).astype(np.uint8)
+    net, clips = NamedNet("mine", seeded_net(3)), _clips()
     return compare([net], clips[:, :8], clips[:, 8:], np.arange(12) % 3, lava_samples=0)
+
+
+@pytest.fixture(scope="module")
+def reduced() -> list[Row]:
+    """Static, static with 2 thresholds a layer, dynamic."""
+    clips = _clips()
+    return compare(
+        [NamedNet("mine", PixelGate().eval())], clips[:, :8], clips[:, 8:], np.arange(12) % 3, lava_samples=0,
+        threshold_levels=2, hardware=["loihi1"],
+    )  # fmt: skip
 
 
 def test_a_paired_difference_counts_both_directions_and_its_interval_holds_it() -> None:
@@ -115,6 +139,124 @@ def test_a_plain_net_among_others_is_what_they_are_held_against() -> None:
     assert [r.prices[0].chips for r in rows] == [1, 1, 1]
 
 
+def test_rows_with_fewer_thresholds_stand_beside_those_that_have_more(reduced: list[Row]) -> None:
+    static, few, dynamic = reduced
+    assert [r.form for r in reduced] == ["static", "static with 2 thresholds", "dynamic"]
+    assert max(n.threshold_levels for n in static.fixed.neurons) > 16
+    assert max(n.threshold_levels for n in few.fixed.neurons) == 2
+    assert few.reducing == paired(static.right, few.right)
+    assert (static.reducing, dynamic.reducing) == (None, None)
+    assert few.quantising.samples == 12
+    assert few.accuracy_lowered == static.accuracy_lowered
+    cores = [r.prices[0].cores for r in reduced]
+    assert cores[1] < cores[0]
+    (cost,) = static.threshold_costs
+    assert (cost.hardware, cost.per_core, cost.cores) == ("loihi1", 16, cores[0])
+    assert not few.threshold_costs
+
+
+def test_files_and_tables_tell_rows_with_fewer_thresholds_apart(reduced: list[Row], tmp_path: Path) -> None:
+    write_csv(reduced, tmp_path / "t.csv")
+    table = list(csv.DictReader((tmp_path / "t.csv").open()))
+    plain = plain_rows(reduced)
+    assert [line["threshold_levels"] for line in table] == ["", "2", ""]
+    assert [entry["threshold_levels"] for entry in plain] == [None, 2, None]
+    assert plain[1]["reducing_changes"]["samples"] == 12
+    assert float(table[1]["reducing_difference"]) == plain[1]["reducing_changes"]["difference"]
+    assert [entry["deploy"] for entry in plain].count(True) == 1
+    shown = comparison_table(reduced)
+    assert [str(c.header) for c in shown.columns][1:] == [
+        "mine static",
+        "mine static with 2 thresholds",
+        "mine dynamic",
+    ]
+    assert "fewer thresholds change, points [95 %]" in list(shown.columns[0].cells)
+    draw_accuracy_energy(reduced, tmp_path / "a.png")
+
+
+def test_fewer_than_one_threshold_is_refused_before_anything_runs() -> None:
+    told: list[str] = []
+    clips = np.zeros((4, 4, 2, 8, 8), np.uint8)
+    with pytest.raises(InputError, match="threshold levels are 0"):
+        compare([NamedNet("mine", seeded_net(3))], clips, clips, np.zeros(4, np.int64), threshold_levels=0,
+                report=told.append)  # fmt: skip
+    assert told == []
+
+
+def test_thresholds_that_drive_the_cores_are_named_with_the_option_that_helps(reduced: list[Row]) -> None:
+    static, few, dynamic = reduced
+    (cost,) = static.threshold_costs
+    (line,) = [note for note in notes([static, dynamic]) if "thresholds" in note]
+    assert line.startswith(
+        f"mine static on loihi1: thresholds drive its {cost.cores} cores ({cost.cores_of_one} with one"
+    )
+    assert f"neuron has {cost.levels} and a core holds 16; --threshold-levels 16" in line
+    assert not [note for note in notes([few, dynamic]) if "thresholds drive" in note]
+    assert plain_rows([static])[0]["threshold_costs"] == [dataclasses.asdict(cost)]
+
+
+def test_what_fewer_thresholds_bring_is_said_in_place_of_the_advice(reduced: list[Row]) -> None:
+    static, few, _ = reduced
+    mine, theirs = few.prices[0], static.prices[0]
+    (line,) = [note for note in notes(reduced) if "thresholds" in note]
+    assert line.startswith(f"mine static with 2 thresholds on loihi1: {mine.cores} cores in place of {theirs.cores}, ")
+    assert f" {ratio(mine, theirs):.2f} times the energy of mine static and " in line
+    assert few.reducing is not None
+    assert f"[{100 * few.reducing.low:+.1f}, {100 * few.reducing.high:+.1f}]" in line
+
+
+@pytest.mark.parametrize(
+    ("few_bound", "whole_bound", "words"),
+    [(False, True, ", at most 0."), (True, False, ", at least 0."), (False, False, ", 0.")],
+)
+def test_a_ratio_of_a_lower_bound_is_a_bound_itself(
+    reduced: list[Row], few_bound: bool, whole_bound: bool, words: str
+) -> None:
+    static, few, _ = reduced
+    price = dataclasses.replace(few.prices[0], lines=few.prices[0].lines[:1], lower_bound=few_bound)
+    whole = dataclasses.replace(static, prices=(dataclasses.replace(static.prices[0], lower_bound=whole_bound),))
+    (line,) = [note for note in notes([whole, dataclasses.replace(few, prices=(price,))]) if "in place of" in note]
+    assert words in line
+
+
+def test_neurobench_stands_beside_the_mapped_counts_in_every_row(rows: list[Row], tmp_path: Path) -> None:
+    write_csv(rows, tmp_path / "t.csv")
+    table = list(csv.DictReader((tmp_path / "t.csv").open()))
+    own = neurobench_counts(seeded_net(3), np.asarray(_clips()[:, 8:]))
+    for line, entry, row in zip(table, plain_rows(rows), rows, strict=True):
+        there, here = entry["neurobench"]["neurobench"], entry["neurobench"]["mapped"]
+        assert there["effective_acs"] == own.effective_acs == float(line["neurobench_effective_acs"])
+        assert there["effective_macs"] == own.effective_macs == float(line["neurobench_effective_macs"])
+        assert there["footprint"] == own.footprint == int(line["neurobench_footprint_bytes"])
+        assert entry["neurobench"]["samples"] == 12 == int(line["neurobench_samples"])
+        assert here["synops"] == row.activity.synops, "12 samples are below the bound"
+        assert here["bytes"]["total"] == int(line["integer_net_bytes"])
+        steps = entry["neurobench"]["from_neurobench_to_mapped"]
+        assert sum(steps.values()) + own.effective_acs + own.effective_macs == pytest.approx(here["synops"])
+        assert any("inside gates" in reason for reason in entry["neurobench"]["why"])
+
+
+def test_the_table_of_neurobench_has_a_column_for_every_row_and_leaves_empty_steps_out(rows: list[Row]) -> None:
+    table = neurobench_table(rows)
+    names = [str(cell).strip() for cell in table.columns[0].cells]
+    assert len(table.columns) == 3
+    assert "layers inside gates" in names
+    assert "other numbers of relays" not in names
+    first = dict(zip(names, (str(c) for c in table.columns[1].cells), strict=True))
+    assert first["mapped: synops"] == count(rows[0].neurobench.mapped.synops)
+    assert first["layers inside gates"].startswith("-")
+
+
+def test_reasons_that_hold_for_all_rows_of_a_net_are_printed_once(rows: list[Row]) -> None:
+    lines = differences(rows)
+    assert lines[0].startswith("mine: ")
+    assert len(set(lines)) == len(lines)
+    (gates,) = [line for line in lines if "folded away" in line]
+    assert gates.startswith("  - mine static: ")
+    (updates,) = [line for line in lines if "neuron updates are not" in line]
+    assert not updates.startswith("  - mine ")
+
+
 def test_hardware_without_a_price_is_refused_before_anything_runs() -> None:
     told: list[str] = []
     clips = np.zeros((4, 4, 2, 8, 8), np.uint8)
@@ -158,3 +300,8 @@ def test_energies_are_written_with_the_right_prefix(value: float, text: str) -> 
 
 def test_counts_are_written_with_the_right_letter() -> None:
     assert [count(x) for x in (12, 1234, 5.6e6, 7e9)] == ["12", "1.23 k", "5.6 M", "7 G"]
+
+
+def test_signs_and_bytes_are_written_with_counts() -> None:
+    assert [signed(x) for x in (-6.14e6, 273e3, 0.5)] == ["-6.14 M", "+273 k", "+0.5"]
+    assert [size(x) for x in (7, 1320, 2.5e6)] == ["7 B", "1.32 kB", "2.5 MB"]

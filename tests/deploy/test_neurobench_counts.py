@@ -53,6 +53,22 @@ def test_counts_are_means_over_samples_and_borders_are_exact():
     assert neurobench_counts(net, clips).effective_acs == (4 + 9) / 2
 
 
+def test_layers_and_kinds_of_outputs_are_told_apart():
+    net = Tiny()
+    net.relu = nn.ReLU()
+    net.forward = lambda x: net.second(net.relu(net.neuron(net.first(x)))).mean(0)
+    counts = neurobench_counts(net, EVENTS)
+    assert [(c.name, c.effective, c.stored, c.dense) for c in counts.layers] == [
+        ("first", 3, 6, 18),
+        ("second", 4, 4, 12),
+    ]
+    assert counts.samples == 1
+    assert (counts.neuron_outputs, counts.other_outputs) == (6, 6)
+    assert counts.neuron_sparsity == counts.activation_sparsity == pytest.approx(1 - 2 / 6)
+    assert (counts.parameters, counts.buffers) == (12, 0)
+    assert counts.to_dict()["effective_acs"] == 7
+
+
 def test_the_module_is_left_as_it_was():
     net = Tiny().train()
     weight = net.first.weight.clone()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,7 @@ from neuron_by_neuron import neurons_of, reach, synapses_of
 from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort, Synapse
 from spikefold.deploy.count import payload_bits
 from spikefold.deploy.hardware import ChipHardware, load_hardware
+from spikefold.deploy.mapping.layout import Core, Mapping
 from spikefold.deploy.pipeline import pipeline
 from spikefold.deploy.price import Price, PriceLine, price
 from spikefold.deploy.run import Run, run
@@ -65,6 +66,7 @@ class Followed:
         self.borders = self.waited = 0.0
         kinds = ("fired", "out", "in", "synops")
         self.work = {kind: np.zeros((self.steps, len(mapping.cores))) for kind in kinds}
+        self.ways: set[tuple[int, int, int]] = set()  # step, hops east or west, hops north or south
         self.held = np.zeros(len(mapping.cores))
         for core in home.values():
             self.held[core.number] += 1
@@ -75,6 +77,14 @@ class Followed:
                     synapses[s.name, source, core.number] += 1
         waits = {name: wait for s in stages.values() for name, wait in s.waits.items()}
         reached = reach(graph, mapping)
+        leaving: defaultdict[tuple[str, int], set[tuple[int, int]]] = defaultdict(set)
+        for (source, neuron), parts in reached.items():
+            if (source, neuron) in home:
+                here = home[source, neuron]
+                leaving[source, here.number] |= {hops(mapping, here, core_of[part])[:2] for _, part in parts}
+        word = on.limits.payload_word
+        bits = {s.name: payload_bits(graph, s.source) for s in graph.synapses}
+        words = {name: math.ceil(n / word.number) if n and word else 1 for name, n in bits.items()}
         samples = len(done.logits)
         for source, sent in done.sent.items():
             for step, *at in np.argwhere(sent).tolist():
@@ -83,34 +93,46 @@ class Followed:
                 here = home.get((source, neuron))
                 if here is not None:
                     self.work["fired"][now, here.number] += times
+                    self.ways |= {(now, *way) for way in leaving[source, here.number]}
                 for name, part in reached[source, neuron]:
                     there = core_of[part]
                     self.messages[name] += times
                     self.waited += times * waits[name]
-                    self.work["in"][now, there.number] += times
+                    self.work["in"][now, there.number] += times * words[name]
                     self.work["synops"][now, there.number] += times * synapses[name, neuron, there.number]
                     if here is None:
                         continue
-                    self.work["out"][now, here.number] += times
-                    x = [c.chip * mapping.mesh[0] + c.tile[0] for c in (here, there)]
-                    chips = abs(here.chip - there.chip)
-                    self.hops[name, "x"] += times * (abs(x[0] - x[1]) - chips)
-                    self.hops[name, "y"] += times * abs(here.tile[1] - there.tile[1])
+                    self.work["out"][now, here.number] += times * words[name]
+                    columns, rows, chips = hops(mapping, here, there)
+                    self.hops[name, "x"] += times * columns
+                    self.hops[name, "y"] += times * rows
                     self.borders += times * chips
         self.mapping = mapping
 
     def time(self, on: ChipHardware, barrier: float) -> float:
         t, work = on.time, self.work
-        first, spike, out, into = (
+        first, spike, out, into, column, row = (
             0.0 if leaf is None else leaf.range.value
-            for leaf in (t.neuron_active, t.spike_out, t.spike_within_tile, t.message_in)
-        )
+            for leaf in (
+                t.neuron_active, t.spike_out, t.spike_within_tile, t.message_in, t.hop_east_west, t.hop_north_south
+            )
+        )  # fmt: skip
         busy = (
             work["fired"] * (first + spike)
             + (self.held - work["fired"]) * t.neuron_inactive.range.value
             + work["out"] * out + work["in"] * into + work["synops"] * t.synop.range.value
         )  # fmt: skip
-        return float(busy.max(axis=1).sum()) + self.steps * barrier
+        longest = np.zeros(self.steps)
+        for step, columns, rows in self.ways:
+            longest[step] = max(longest[step], columns * column + rows * row)
+        return float((busy.max(axis=1) + longest).sum()) + self.steps * barrier
+
+
+def hops(mapping: Mapping, here: Core, there: Core) -> tuple[int, int, int]:
+    """Hops east or west, north or south, and borders between chips, from core to core."""
+    x = [c.chip * mapping.mesh[0] + c.tile[0] for c in (here, there)]
+    chips = abs(here.chip - there.chip)
+    return abs(x[0] - x[1]) - chips, abs(here.tile[1] - there.tile[1]), chips
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -165,6 +187,30 @@ def test_both_ends_hold_the_value_and_the_low_end_lets_neurons_and_synapses_over
     assert latency.low == pytest.approx((np.maximum(neurons_ns, synapses_ns).max(1) + 113).sum() * 1e-9)
 
 
+def test_the_longest_way_of_a_message_is_part_of_every_step_that_sends_one() -> None:
+    """One neuron of four cores in a row, the first of which reaches the last; hops are all that takes time."""
+    one_to_one, all_of_one = np.eye(4, dtype=np.int64) * 200, np.eye(4, dtype=np.int64)[[0, 0, 0, 0]] * 100
+    synapses = (
+        Synapse("in", "input", "a", "dense", one_to_one), Synapse("out", "a", "b", "dense", all_of_one),
+    )  # fmt: skip
+    graph = FixedPointGraph(InputPort((4,)), (neurons("a", (4,)), neurons("b", (4,))), synapses, "none", None)
+    on = with_mesh(chip_with(neurons_per_core=1), cores=8, columns=8, rows=1, cores_per_tile=1)
+    clip = np.zeros((3, 1, 4), np.uint8)
+    clip[1, 0, 0] = 1
+    done = run(graph, clip, trace=True)
+    assert done.sent["a"].sum() == done.sent["a"][1, 0] == 1, "one neuron spikes once"
+    mapping = sf.map_net(graph, on)
+    farthest = max(hops(mapping, mapping.cores[0], core)[0] for core in mapping.cores[4:])
+    assert farthest > 3
+    still = on.model_copy(update={"time": on.time.model_copy(update={"hop_east_west": None})})
+    with_ways, without = price(done, on).latency, price(done, still).latency
+    assert with_ways is not None
+    assert without is not None
+    assert with_ways.value - without.value == pytest.approx(farthest * 4.1e-9)
+    assert with_ways.high - without.high == pytest.approx(farthest * 4.1e-9)
+    assert with_ways.low == without.low, "messages may travel while cores work"
+
+
 def test_barriers_follow_the_tiles_that_are_used() -> None:
     done = ran(random_graph(0))
     barriers = {1: 0.6e-6, 2: 1.0e-6, 3: 1.0e-6, 5: 1.4e-6}
@@ -186,6 +232,7 @@ def test_a_clip_gate_waits_for_its_clip() -> None:
     assert clip_gates > 0
     assert depths[1] - depths[0] == clip_gates * (gated.time_steps - 1)
     assert price(gated, "loihi2").lower_bound
+    assert any("total and latency are lower bounds" in note for note in price(gated, "loihi2").notes)
     assert not price(plain, "loihi2").lower_bound
     assert price(gated, "loihi2").fits is False
 
@@ -199,6 +246,10 @@ def test_payload_words_hold_the_numbers_that_relays_send() -> None:
     expected = sum(n * math.ceil(bits[name] / 4) for name, n in sent.items() if bits[name])
     words = line(price(done, narrow), "graded messages")
     assert words.count == pytest.approx(expected)
+    slow = narrow.model_copy(update={"time": chip("loihi1-sanafe").time})
+    latency = price(done, slow).latency
+    assert latency is not None
+    assert latency.value == pytest.approx(Followed(done, slow).time(slow, 0.6e-6)), "each word takes time"
     assert words.energy.value == pytest.approx(expected * 1.7e-12)
     assert line(price(done, "loihi2"), "graded messages").count < expected
     on_loihi1 = price(done, "loihi1")
@@ -237,6 +288,8 @@ def test_a_chip_without_its_optional_numbers_is_priced_and_says_what_is_left_out
     assert not [item for item in priced.lines if item.component.startswith("state reset")]
     assert any("resetting the state" in note for note in priced.notes)
     assert any("barrier of several chips" in note for note in priced.notes)
+    assert any("how long a hop takes" in note for note in priced.notes)
+    assert not any("how long a hop takes" in note for note in price(done, full).notes)
     assert not any("resetting the state" in note for note in price(done, full).notes)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from equivalence_nets import STEPS
 from relayed_net import GATED, POOLED, relayed_net
+from spikefold.converters.float_graph import FloatPopulation
 from spikefold.converters.gate_float import FUNCTIONS, run_float
 from spikefold.converters.gate_program import GateProgram, Step
 from spikefold.deploy.rounding import (
@@ -19,6 +21,7 @@ from spikefold.deploy.rounding import (
     bounded_gated,
     bounded_message,
     exactly,
+    membrane_error,
 )
 
 
@@ -131,3 +134,15 @@ def test_the_bound_of_a_quotient_holds_and_ends_where_the_divisor_may_vanish() -
     inverse = bounded_gate(GateProgram((2, -1, 500), one, 2), Bounded(v + 0.5, torch.full_like(v, 0.1)))
     assert ((1 / (v + 0.4) - inverse.value).abs() <= inverse.error * (1 + 1e-12)).all()
     assert torch.isinf(bounded_gate(program, Bounded(v - 1.5, torch.full_like(v, 3.0))).error).any()
+
+
+def test_an_error_of_the_current_stays_in_its_memory_as_long_as_the_current_does() -> None:
+    """A current off by 1e-3 at the first step alone: what the membrane inherits, by hand."""
+    population = FloatPopulation(
+        "a", (1,), 0.5, np.ones(1, np.float32), True, True, (), None, current_decay=0.25
+    )  # fmt: skip
+    off = torch.zeros(4, 1, 1, dtype=torch.float64)
+    off[0] = 1e-3
+    silent = torch.zeros_like(off)
+    error = membrane_error(population, Bounded(silent, off), silent, silent)
+    torch.testing.assert_close(error.flatten(), 1e-3 * torch.tensor([1.0, 0.75, 0.4375, 0.234375], dtype=torch.float64))

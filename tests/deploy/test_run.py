@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from generated_graphs import random_clips, random_graph
 from spikefold.converters.fixed_point_graph import Neurons, Relay
@@ -13,7 +14,7 @@ from spikefold.converters.reference import run_reference
 from spikefold.deploy.activity import GateActivity
 from spikefold.deploy.count import gate_activity, payload_bits
 from spikefold.deploy.run import BACKENDS, differences, run
-from spikefold.errors import FileFormatError, InputError
+from spikefold.errors import BackendError, FileFormatError, InputError
 
 FAST = [b for b in BACKENDS if b != "lava"]
 
@@ -26,6 +27,31 @@ def test_every_backend_counts_the_same_spikes_and_synops(backend: str, how: dict
     reference, other = run(graph, clips, "reference"), run(graph, clips, backend)
     np.testing.assert_array_equal(reference.logits, other.logits)
     assert reference.activity == other.activity
+
+
+@pytest.mark.parametrize("how", [{}, {"gated": True}, {"relays": True, "current_shifts": True}], ids=str)
+def test_the_torch_backend_computes_the_same_on_another_device(how: dict[str, bool]) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no CUDA device")
+    graph = random_graph(5, **how)
+    clips = random_clips(graph, 5)
+    here, there = run(graph, clips, "reference", trace=True), run(graph, clips, "torch", device="cuda")
+    assert here.trace is not None
+    assert there.trace is not None
+    assert differences(here.trace, there.trace) == (0, 0)
+    np.testing.assert_array_equal(here.logits, there.logits)
+
+
+def test_a_device_that_is_missing_or_not_torchs_is_named() -> None:
+    graph = random_graph(5)
+    clips = random_clips(graph, 5)
+    with pytest.raises(BackendError, match="device 'zork'"):
+        run(graph, clips, "torch", device="zork")
+    with pytest.raises(InputError, match="'fast' computes on the CPU"):
+        run(graph, clips, "fast", device="cuda")
+    if not torch.cuda.is_available():
+        with pytest.raises(BackendError, match="device 'cuda'"):
+            run(graph, clips, "torch", device="cuda")
 
 
 def test_synops_equal_a_count_connection_by_connection() -> None:
@@ -100,7 +126,7 @@ def test_payloads_have_the_bits_of_their_range(low: int, high: int, bits: int) -
 def test_where_and_when_messages_were_sent_is_the_same_on_every_backend(options: dict[str, bool]) -> None:
     graph = random_graph(3, **options)
     clips = random_clips(graph, 3, time_steps=graph.time_steps or 5, batch=19)  # more than a batch of ONNX Runtime
-    runs = [run(graph, clips, backend) for backend in ("onnx", "reference", "torch")]
+    runs = [run(graph, clips, backend) for backend in ("fast", "onnx", "reference", "torch")]
     for name, sent in runs[0].sent.items():
         for other in runs[1:]:
             np.testing.assert_array_equal(sent, other.sent[name])

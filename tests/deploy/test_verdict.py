@@ -8,16 +8,22 @@ import numpy as np
 import pytest
 
 from generated_graphs import random_graph
+from spikefold.converters.reference import Trace
 from spikefold.deploy.activity import Activity, GateActivity, LayerActivity, SynapseActivity
 from spikefold.deploy.comparison import Row, paired
 from spikefold.deploy.hardware import load_hardware
 from spikefold.deploy.lemaire import price_ann, price_memory
+from spikefold.deploy.neurobench_beside import Beside, CountedModule
+from spikefold.deploy.neurobench_counts import NeuroBenchCounts
 from spikefold.deploy.price import Price, PriceLine, price
 from spikefold.deploy.quantity import Range
 from spikefold.deploy.verdict import full_energy, plain_row, ratio, verdicts
 from spikefold.errors import InputError
 
 SAMPLES = 2000
+NOTHING = CountedModule(
+    NeuroBenchCounts(SAMPLES, (), 0.0, 0.0, 0.0, 0.0, 0, 0, 0), frozenset(), 0, np.zeros(0), Trace({}, {}, np.zeros(0))
+)
 
 
 def joules(total: float, gates: float | None = None, fits: bool = True) -> Price:
@@ -27,7 +33,10 @@ def joules(total: float, gates: float | None = None, fits: bool = True) -> Price
     )  # fmt: skip
 
 
-def row(mode: str, lost: int, priced: Price, spikes: float = 100.0, name: str = "net", operations: float = 0.0) -> Row:
+def row(
+    mode: str, lost: int, priced: Price, spikes: float = 100.0, name: str = "net", operations: float = 0.0,
+    levels: int | None = None,
+) -> Row:  # fmt: skip
     """A variant that gets the first ``lost`` samples wrong."""
     right = np.arange(SAMPLES) >= lost
     gate = GateActivity(multiplies=operations) if operations else None
@@ -35,7 +44,7 @@ def row(mode: str, lost: int, priced: Price, spikes: float = 100.0, name: str = 
     same = paired(right, right)
     return Row(
         name, mode, SAMPLES, 0.9, 0.9, float(right.mean()), same, same, {}, activity, (priced,), (), None,
-        random_graph(0), right,
+        random_graph(0), right, Beside(NOTHING, activity, {}, random_graph(0)), threshold_levels=levels,
     )  # fmt: skip
 
 
@@ -69,6 +78,24 @@ def test_the_gate_processor_is_part_of_what_a_mode_costs() -> None:
     causal = row("causal", 0, joules(1.0, 0.2), operations=1e3)
     assert chosen(causal, row("dynamic", 0, joules(0.9, 0.5), operations=1e6)) == "causal"
     assert full_energy(causal.prices[0]) == pytest.approx(1.2)
+
+
+def test_a_mode_with_fewer_thresholds_is_a_mode_of_its_own() -> None:
+    dynamic = row("dynamic", 100, joules(3.0, 1.0, fits=False), operations=1e6)
+    whole = row("static", 100, joules(2.0))
+    (verdict,) = verdicts([whole, row("static", 101, joules(1.0), levels=16), dynamic])
+    assert (verdict.chosen.threshold_levels, verdict.chosen.form) == (16, "static with 16 thresholds")
+    assert verdict.modes == ("static", "static with 16 thresholds", "dynamic")
+    assert verdict.sentence.startswith("net: deploy static with 16 thresholds, of 3 modes the cheapest")
+    assert verdict.against_reference.lost == 1, "its own samples, not those of the mode with all thresholds"
+    (verdict,) = verdicts([whole, row("static", 400, joules(1.0), levels=16), dynamic])
+    assert verdict.chosen is whole, "it loses too much, the mode itself does not"
+
+
+def test_dynamic_with_all_its_thresholds_is_the_reference() -> None:
+    few = row("dynamic", 300, joules(1.0, 1.0, fits=False), operations=1e6, levels=2)
+    (verdict,) = verdicts([few, row("dynamic", 0, joules(3.0, 1.0, fits=False), operations=1e6)])
+    assert (verdict.reference, verdict.chosen.threshold_levels) == ("dynamic", None)
 
 
 def test_without_dynamic_the_most_accurate_mode_is_the_reference() -> None:

@@ -31,7 +31,7 @@ from spikefold.errors import BackendError, CaptureError, FileFormatError, InputE
 from spikefold.models import LIF
 
 LABELS = np.array([0, 1, 2, 3])
-NO_LAVA: tuple[Any, ...] = ("torch", "onnx")
+NO_LAVA: tuple[Any, ...] = ("fast", "torch", "onnx")
 
 
 def verified(name: str, attention: Any = "static", **how: Any) -> Verification:
@@ -86,7 +86,7 @@ def test_a_gated_net_passes_and_every_part_is_filled() -> None:
         ("fire1", 0, 0), ("fire2", 0, 0), ("readout", 0, 0),
     ]  # fmt: skip
     assert [layer.fires_at_equality for layer in result.states] == [False, True, False]
-    assert [b.backend for b in result.backends] == ["torch", "onnx", "onnx step", "nir file"]
+    assert [b.backend for b in result.backends] == ["fast", "torch", "onnx", "onnx step", "nir file"]
     for backend in result.backends:
         assert backend.equal
         assert (backend.samples, backend.time_steps, backend.logits) == (4, STEPS, 16)
@@ -104,14 +104,14 @@ def test_dynamic_attention_changes_nothing_in_the_float_net_and_has_no_step_form
     assert all(layer.spikes_dynamic == layer.spikes_lowered for layer in result.attention.layers)
     assert all((layer.isolated, layer.cumulative) == (0, 0) for layer in result.attention.layers)
     assert result.attention.accuracy_dynamic is None
-    assert [b.backend for b in result.backends] == ["torch", "onnx", "nir file"]
+    assert [b.backend for b in result.backends] == ["fast", "torch", "onnx", "nir file"]
 
 
 @pytest.mark.parametrize(("mode", "streams"), [("scheduled", ["onnx step"]), ("causal", [])])
 def test_the_modes_between_static_and_dynamic_are_verified_like_them(mode: str, streams: list[str]) -> None:
     result = verified("squeeze", mode)
     assert (result.passed, result.mode) == (True, mode)
-    assert [b.backend for b in result.backends] == ["torch", "onnx", *streams, "nir file"]
+    assert [b.backend for b in result.backends] == ["fast", "torch", "onnx", *streams, "nir file"]
 
 
 def test_a_net_without_gates_whose_output_fires() -> None:
@@ -298,7 +298,7 @@ def test_training_mode_is_refused() -> None:
         (np.full((5, 2, *SHAPE), 0.5), {}, "not integers"),
         (np.full((5, 2, *SHAPE), 3), {}, r"3\.\.3.*0\.\.1"),
         (events(2, 0), {"labels": np.zeros(3, dtype=int)}, r"labels have shape \(3,\); 2 clips"),
-        (events(2, 0), {"backends": ("loihi",)}, "'loihi' is unknown; choose among torch, onnx, lava"),
+        (events(2, 0), {"backends": ("loihi",)}, "'loihi' is unknown; choose among fast, torch, onnx, lava"),
         (events(2, 0), {"lava_samples": -1}, "lava_samples is -1"),
     ],
 )

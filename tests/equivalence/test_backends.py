@@ -12,6 +12,7 @@ import pytest
 from equivalence_nets import CASES, SAMPLES, USERS, assert_equal, expected, lowered, net
 from generated_graphs import random_clips, random_graph
 from spikefold.converters.engine import run_engine
+from spikefold.converters.fast import run_fast
 from spikefold.converters.lower import Attention
 from spikefold.converters.nir_file import load_nir, save_nir
 from spikefold.converters.onnx import save_onnx, to_onnx_clip, to_onnx_step
@@ -58,6 +59,11 @@ def test_the_reference_shows_something_to_compare(name: str, attention: Attentio
     low, high = (0.05, 0.7 if name == "votes" else 0.4) if name in USERS else (0.01, 0.9)  # max pooling adds spikes
     assert all(low <= rate <= high for rate in rates.values()), rates
     assert len(np.unique(trace.logits)) > 1
+
+
+@every_net
+def test_fast(name: str, attention: Attention) -> None:
+    assert_equal(run_fast(lowered(name, attention), net(name).clips), expected(name, attention))
 
 
 @every_net
@@ -116,6 +122,7 @@ def test_generated_nets(seed: int, kind: str) -> None:
     clips = random_clips(graph, seed)
     wanted = run_reference(graph, clips)
     assert_equal(run_engine(graph, clips), wanted)
+    assert_equal(run_fast(graph, clips), wanted)
     assert_equal(ClipRunner(graph, trace=True).run(clips, batch_size=2).trace, wanted)
     assert_equal(run_reference(read_back(graph), clips), wanted)
     if graph.attention == "none":

@@ -23,6 +23,11 @@ CHOSEN: dict[str, dict[str, Any]] = {
     "gated relays": {"relays": True, "gated": True, "resets": RESETS},
     "streaming relays": {"relays": True, "gated": True, "gates": STREAMING, "current_shifts": True, "residual": True},
     "resets": {"resets": RESETS, "per_neuron_thresholds": True, "spiking_output": True},
+    "current memory": {"memory": True, "graded_input": True},
+    "own memory": {"memory": True, "decays": True, "per_neuron_thresholds": True, "residual": True},
+    "delays": {"delays": 4, "residual": True, "gated": True, "gates": STREAMING},
+    "loops": {"loops": True, "memory": True},
+    "delays in loops": {"loops": True, "delays": 3, "decays": True, "relays": True, "time_steps": 6},
     "stress": {"stress": True, "relays": True, "current_shifts": True, "resets": ("soft",), "graded_input": True},
 }
 """What the quick tests run."""
@@ -73,6 +78,11 @@ def test_the_quick_nets_hold_every_kind_of_population() -> None:
         "own",
         "own synapse",
         "late branch",
+        "memory of stock",
+        "memory of own",
+        "delays of neurons",
+        "loop",
+        "loop of two",
     }
     assert sent | gates | other <= found
 
@@ -87,7 +97,10 @@ def kinds(graph: FixedPointGraph, seed: int) -> set[str]:
             continue
         found |= {part.process, f"{part.gate} gate of {what}"}
         found |= {"own synapse"} if part.own_synapses else set()
-        found |= {"late branch"} if any(part.waits.values()) else set()
+        incoming = graph.incoming(n.name)
+        found |= {"late branch"} if any(part.waits[s.name] and not s.longest_delay for s in incoming) else set()
+        found |= {"delays of neurons"} if any(len(np.unique(s.delay)) > 1 for s in incoming) else set()
+        found |= {f"memory of {part.process}"} if n.remembers_current else set()
         found |= {f"shifted sums of {what}"} if n.current_shift != 6 else set()
         found |= {"soft reset"} if n.soft_reset else set()
         found |= {"v_reset"} if n.v_reset is not None and n.v_reset.any() else set()
@@ -95,4 +108,7 @@ def kinds(graph: FixedPointGraph, seed: int) -> set[str]:
             found.add("negative messages")
         if n.relay is not None and n.relay.low == 0 and (trace.membranes[n.name] < 0).any():
             found.add("rectified messages")
+    for block in graph.blocks:
+        if graph.is_loop(block) and all(trace.spikes[n.name][:-1].any() for n in block):
+            found.add("loop" if len(block) == 1 else "loop of two")
     return found

@@ -17,7 +17,7 @@ def by_hand(x, spec):
         v = spec.decay * kept + spec.input_gain * current
         fired = v > spec.v_threshold if spec.strict else v >= spec.v_threshold
         spikes.append(float(fired))
-        kept = (v - spec.v_threshold if spec.soft_reset else spec.v_reset) if fired else v
+        kept = (v - spec.v_threshold + spec.v_reset if spec.soft_reset else spec.v_reset) if fired else v
     return spikes
 
 
@@ -53,9 +53,17 @@ def test_a_soft_reset_leaves_what_exceeds_the_threshold():
     assert membranes.flatten().tolist() == [1.25, 0.75, 0.25]
 
 
-def test_a_soft_reset_with_a_reset_value_is_refused():
-    with pytest.raises(InputError, match=r"v_reset = -0\.25: a soft reset sets no value"):
-        LIF(v_reset=-0.25, soft_reset=True)
+def test_a_soft_reset_with_a_reset_value_takes_off_what_lies_between_it_and_the_threshold():
+    _, membranes = LIF(1.0, 0.5, v_reset=-0.25, soft_reset=True).run(torch.tensor([[1.25], [0.0], [0.0]]))
+    assert membranes.flatten().tolist() == [1.25, 0.5, 0.5]
+    _, membranes = LIF(1.0, 0.5, v_reset=0.5, soft_reset=True).run(torch.tensor([[1.25], [0.0]]))
+    assert membranes.flatten().tolist() == [1.25, 1.25]
+
+
+@pytest.mark.parametrize("field", ["decay", "current_decay"])
+def test_a_decay_beyond_one_is_refused(field):
+    with pytest.raises(InputError, match=rf"{field} = 1\.25: must lie in \[0, 1\]"):
+        NeuronSpec(**{"decay": 0.5, "v_threshold": 1.0, "strict": True, field: 1.25})
 
 
 def test_print_shows_the_reset():
@@ -105,10 +113,24 @@ def test_teacher_of_another_shape_is_refused():
         LIF(0.5, 1.0, surrogate="triangular"),
         LIF(0.7, 0.4, surrogate="atan", soft_reset=True),
         LIF(0.7, 0.4, surrogate="atan", soft_reset=True, detach_reset=True),
+        LIF(0.7, 0.4, -0.3, surrogate="atan", soft_reset=True),
         AdaptiveLIF().double(),
         ParametricLIF(3.0).double(),
     ],
-    ids=["fsta", "asa", "any", "ma", "ms", "sma", "dta", "soft", "soft-detached", "adaptive", "parametric"],
+    ids=[
+        "fsta",
+        "asa",
+        "any",
+        "ma",
+        "ms",
+        "sma",
+        "dta",
+        "soft",
+        "soft-detached",
+        "soft-below",
+        "adaptive",
+        "parametric",
+    ],
 )
 def test_backward_is_back_propagation_of_the_loop(neuron):
     """The written-out backward pass against autograd through the loop with the surrogate in place."""
@@ -143,7 +165,8 @@ def test_backward_is_back_propagation_of_the_loop(neuron):
         s = Spike.apply(v)
         spikes.append(s)
         resets = s.detach() if neuron.detach_reset else s
-        kept = v - spec.v_threshold * resets if spec.soft_reset else v * (1 - resets) + spec.v_reset * resets
+        taken = spec.v_threshold - spec.v_reset if spec.soft_reset else v - spec.v_reset
+        kept = v - taken * resets
     learned = (x, *neuron.parameters())
     expected = torch.autograd.grad((torch.stack(spikes) * weight).sum(), learned)
     found = torch.autograd.grad((neuron(x) * weight).sum(), learned)

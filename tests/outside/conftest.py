@@ -9,6 +9,9 @@ import pytest
 HOW = {
     "sanafe": "pip install 'spikefold[outside]'",
     "neurobench": "pip install --no-deps neurobench snntorch (its requirements are for its data sets)",
+    "snntorch": "make env, which installs it --no-deps",
+    "spikingjelly": "make env, which installs it --no-deps",
+    "norse": "make env, which installs it --no-deps",
 }
 
 

@@ -1,4 +1,4 @@
-"""Holds messages back for some time steps, so that branches of unequal depth meet."""
+"""Holds messages back for some time steps: the delay of a synapse, and what lets branches of unequal depth meet."""
 
 from __future__ import annotations
 
@@ -14,16 +14,27 @@ from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.process.variable import Var
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
+from numpy.typing import NDArray
 
 
 class DelayLine(AbstractProcess):  # type: ignore[misc]
-    """Sends at time step ``t`` what arrived at ``t - steps``; zeros at first. ``steps`` is at least 1."""
+    """Sends at time step ``t`` what arrived at ``t - waits``; a message that is due after its clip is never sent.
 
-    def __init__(self, *, shape: tuple[int, ...], steps: int) -> None:
-        super().__init__(steps=steps)
-        self.s_in = InPort(shape=shape)
-        self.s_out = OutPort(shape=shape)
-        self.held = Var(shape=(steps, *shape), init=0)
+    Parameters
+    ----------
+    waits : int array
+        Time steps, 0 or more, of the shape of the messages.
+    delays : int array of the same shape
+        Steps of the clip that the messages come late.
+    interval, offset : int
+        Step ``t`` of clip ``n`` arrives at time step ``1 + offset + n * interval + t``.
+    """
+
+    def __init__(self, *, waits: NDArray[np.int64], delays: NDArray[np.int64], interval: int, offset: int) -> None:
+        super().__init__(waits=waits, delays=delays, interval=interval, offset=offset)
+        self.s_in = InPort(shape=waits.shape)
+        self.s_out = OutPort(shape=waits.shape)
+        self.held = Var(shape=(int(waits.max()) + 1, *waits.shape), init=0)
 
 
 @implements(proc=DelayLine, protocol=LoihiProtocol)
@@ -37,7 +48,12 @@ class PyDelayLine(PyLoihiProcessModel):  # type: ignore[misc]
     held: Any = LavaPyType(np.ndarray, np.int32)
 
     def run_spk(self) -> None:
-        """Send the oldest message, keep the newest in its place."""
-        slot = self.time_step % self.proc_params["steps"]
-        self.s_out.send(self.held[slot])
-        self.held[slot] = self.s_in.recv()
+        """Keep each message in the slot of the time step that it is due at, send what is due now."""
+        waits, delays, interval, offset = (self.proc_params[k] for k in ("waits", "delays", "interval", "offset"))
+        step = (self.time_step - 1 - offset) % interval
+        messages = np.where(step + delays < interval, self.s_in.recv(), 0)
+        slots = (self.time_step + waits) % len(self.held)
+        np.put_along_axis(self.held, slots[None], messages[None], axis=0)
+        now = self.time_step % len(self.held)
+        self.s_out.send(self.held[now])
+        self.held[now] = 0

@@ -37,6 +37,7 @@ class ExactNeuron(AbstractProcess):  # type: ignore[misc]
         shape = lava_shape(stepwise.population.shape)
         self.a_in = InPort(shape=shape)
         self.s_out = OutPort(shape=shape)
+        self.u = Var(shape=shape, init=0)
         self.v = Var(shape=shape, init=0)
 
 
@@ -48,6 +49,7 @@ class PyExactNeuron(PyLoihiProcessModel):  # type: ignore[misc]
 
     a_in: Any = LavaPyType(PyInPort.VEC_DENSE, np.int64)
     s_out: Any = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
+    u: Any = LavaPyType(np.ndarray, np.int64)
     v: Any = LavaPyType(np.ndarray, np.int64)
 
     def run_spk(self) -> None:
@@ -55,9 +57,11 @@ class PyExactNeuron(PyLoihiProcessModel):  # type: ignore[misc]
         stepwise = self.proc_params["stepwise"]
         step = stepwise.step(self.time_step)
         current = into_graph(self.a_in.recv())
+        u, before = (np.zeros_like(current) if step == 0 else into_graph(state) for state in (self.u, self.v))
         if not self.proc_params["ready"]:
-            current = stepwise.current(current, step)
-        before = np.zeros_like(current) if step == 0 else into_graph(self.v)
+            u = stepwise.synaptic(u, current)
+            self.u[:] = into_lava(u)
+            current = stepwise.current(u, step)
         messages, v = stepwise.advance(before, current)
         self.v[:] = into_lava(v)
         self.s_out.send(into_lava(messages))

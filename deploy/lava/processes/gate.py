@@ -60,7 +60,8 @@ class PyGate(PyLoihiProcessModel):  # type: ignore[misc]
         """Store one step, compute the gate where it is due, send one gated step."""
         stepwise, streams = self.proc_params["stepwise"], self.proc_params["streams"]
         step = stepwise.step(self.time_step)
-        self.clip[step] = stepwise.current(into_graph(self.a_in.recv()), step)
+        weighted = into_graph(self.a_in.recv())
+        self.clip[step] = stepwise.current(stepwise.synaptic(np.zeros_like(weighted), weighted), step)
         whole = step == stepwise.interval - 1 and self.time_step >= stepwise.interval + stepwise.delay
         if streams or whole:
             self.gated[:] = stepwise.gated(self.clip)

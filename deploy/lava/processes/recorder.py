@@ -18,7 +18,7 @@ from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
-from spikefold.deploy.lava.job import sign_of_life
+from spikefold.deploy.lava.job import STEP, sign_of_life
 
 
 class Recorder(AbstractProcess):  # type: ignore[misc]
@@ -56,7 +56,7 @@ class PyRecorder(PyLoihiProcessModel):  # type: ignore[misc]
     def run_spk(self) -> None:
         """Take this step's spikes."""
         spikes = self.s_in.recv()
-        sign_of_life(Path(self.proc_params["progress"]), f"time step {self.time_step}")
+        sign_of_life(Path(self.proc_params["progress"]), f"{STEP} {self.time_step}")
         if self.post_guard():
             self.spikes[self.step] = spikes
 

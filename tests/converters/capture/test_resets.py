@@ -31,10 +31,10 @@ from spikefold.converters.ranges import magnitude, membrane_range
 from spikefold.converters.reference import run_reference, sum_currents, synapse_current
 from spikefold.converters.static_gates import fold_static_gates
 from spikefold.deploy.equality import read_back, run_steps
-from spikefold.deploy.layer_errors import membranes_before_reset
 from spikefold.deploy.onnx_runner import ClipRunner, StepRunner
+from spikefold.deploy.states import membranes_before_reset
 from spikefold.deploy.teacher_forcing import check_folding
-from spikefold.errors import FileFormatError, LoweringError
+from spikefold.errors import LoweringError
 from spikefold.models import LIF
 
 RESETS: dict[str, Callable[[], LIF]] = {
@@ -43,6 +43,7 @@ RESETS: dict[str, Callable[[], LIF]] = {
     "above zero, no decay": lambda: LIF(1.0, 0.7, v_reset=0.2),
     "soft": lambda: LIF(0.6, 0.7, soft_reset=True),
     "soft, no decay": lambda: LIF(1.0, 1.3, soft_reset=True),
+    "soft, by more than the threshold": lambda: LIF(0.6, 0.7, v_reset=-0.4, soft_reset=True),
 }
 every_reset = pytest.mark.parametrize("kind", RESETS)
 
@@ -282,10 +283,3 @@ def test_membranes_before_the_reset_follow_the_population_s_own_spikes(kind: str
 
 def sum_of(fixed: FixedPointGraph, samples: np.ndarray) -> np.ndarray:
     return sum_currents(fixed.neurons[0], [synapse_current(s, samples) for s in fixed.incoming("neurons_0")])
-
-
-def test_a_file_with_both_resets_is_refused() -> None:
-    _, graph = made("below zero")
-    graph.nodes["neurons_0"].metadata["soft_reset"] = True
-    with pytest.raises(FileFormatError, match="'neurons_0': v_reset is not 0; soft_reset"):
-        read_float_graph(graph)

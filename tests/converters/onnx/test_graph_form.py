@@ -51,6 +51,31 @@ def test_other_resets_and_relays_are_functions_of_their_own_where_they_occur() -
     assert [n.op_type for n in to_onnx_clip(relays).graph.node].count("Relay") == 2
 
 
+def test_memory_delays_and_loops_are_states_of_the_step_graph() -> None:
+    graph = random_graph(3, memory=True, loops=True)
+    model = to_onnx_step(graph)
+    inputs = {i.name: dims(i) for i in model.graph.input}
+    names = [n.name for n in graph.neurons]
+    assert {k for k in inputs if k.startswith("u/")} == {f"u/{name}" for name in names}
+    longest = {s.source: s.longest_delay for s in graph.synapses if s.longest_delay}
+    assert longest.keys() == {"conv2", "fc1", "back"}
+    held = {f"held/{k}": [steps, "B", *graph.source_shape(k)] for k, steps in longest.items()}
+    assert {k: v for k, v in inputs.items() if k.startswith("held/")} == held
+    states = json.loads({p.key: p.value for p in model.metadata_props}["spikefold_states"])
+    assert states["u/fc1"] == "u_next/fc1"
+    assert states["held/back"] == "held_next/back"
+    assert "SynapticCurrent" in {n.op_type for n in model.graph.node}
+    decays = to_onnx_step(random_graph(3, decays=True))
+    assert [n.op_type for n in decays.graph.node].count("Decay") == 3
+
+
+def test_a_loop_is_one_scan_and_everything_around_it_stays_whole() -> None:
+    model = to_onnx_clip(random_graph(3, loops=True))
+    bodies = [[n.op_type for n in a.g.node] for s in model.graph.node for a in s.attribute if a.name == "body"]
+    assert [body.count("LIF") for body in bodies] == [1, 1, 2, 0]
+    assert [n.op_type for n in model.graph.node].count("Conv") == 2  # into the loop from outside, for all steps at once
+
+
 def test_messages_of_relays_are_int32_and_spikes_uint8() -> None:
     graph = random_graph(0, relays=True)
     for model in (to_onnx_clip(graph, trace=True), to_onnx_step(graph)):

@@ -16,6 +16,7 @@ from generated_layers import RESETS
 from spikefold.converters import arithmetic, ranges
 from spikefold.converters.fixed_point_graph import Neurons, Relay, Synapse
 from spikefold.converters.gate_program import GateProgram, Step
+from spikefold.converters.gate_shapes import value_shapes
 from spikefold.converters.reference import population_current, run_reference, sum_currents, synapse_current
 from spikefold.errors import LoweringError
 
@@ -44,7 +45,7 @@ def test_no_value_of_a_gate_leaves_its_range(seed: int, kind: str, low: int, wid
     current[rng.random(current.shape) < 0.2] = low
     bounds = ranges.value_bounds(gate, (low, low + width))
     assert len(bounds) == len(gate.steps) + 1
-    shapes = ranges.value_shapes(gate, 2)
+    shapes = value_shapes(gate, 2)
     for number in range(1, len(gate.steps) + 1):
         value = GateProgram(gate.input_shape, gate.steps[:number], gate.time_steps).run_integer(current)
         assert bounds[number][0] <= value.min()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from spikefold.converters.arithmetic import MAX_BIAS_MANTISSA, MAX_THRESHOLD, STATE_LIMIT
+from spikefold.converters.arithmetic import MAX_BIAS_MANTISSA, MAX_THRESHOLD, STATE_LIMIT, decay
 from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort, Neurons, Synapse
+from spikefold.converters.reference import sum_currents, synapse_current, synaptic_currents
 from spikefold.deploy.lava.plan import make_plan
 
 if TYPE_CHECKING:
@@ -51,6 +53,29 @@ def test_neuron_wraps_clips_decays_and_fires_as_the_reference_says(equal_in_lava
     membranes = np.concatenate([m.ravel() for m in expected.membranes.values()])
     assert membranes.max() == STATE_LIMIT or membranes.min() == -STATE_LIMIT
     assert all(0 < expected.spikes[n.name].mean() < 1 for n in neurons)
+
+
+def test_currents_are_remembered_and_wrap_as_the_reference_says(equal_in_lava: Check) -> None:
+    """Sums to 2**24 on top of a current that is remembered: on, around and beyond both wrap points."""
+    rng = np.random.default_rng(3)
+    settings = [(0, 0), (1, 4095), (40, 7), (700, 1), (2047, 2048), (4094, 0), (4095, 0)]
+    size = 40
+    neurons = tuple(replace(_population(f"n{i}", size, dv, 60000, 99, 1), du=du) for i, (du, dv) in enumerate(settings))
+    synapses = []
+    for n in neurons:
+        coarse, fine = (np.where(rng.random((size, 8)) < share, rng.choice(EVEN, (size, 8)), 0) for share in (0.1, 1.0))
+        synapses.append(Synapse(f"coarse {n.name}", "input", n.name, "dense", coarse, 8))
+        synapses.append(Synapse(f"fine {n.name}", "input", n.name, "dense", fine, 1))
+    graph = FixedPointGraph(InputPort((8,)), neurons, tuple(synapses), "none", None)
+    assert {p.process for p in make_plan(graph, 12, 2).populations} == {"stock"}
+    clips = rng.integers(0, 2, (12, 2, 8))
+    equal_in_lava(graph, clips)
+    for n in neurons[:4]:
+        weighted = sum_currents(n, [synapse_current(s, clips) for s in graph.incoming(n.name)]) << 6
+        u = synaptic_currents(n, weighted >> 6)
+        left = decay(np.concatenate([np.zeros_like(u[:1]), u[:-1]]), np.asarray(n.du) + 1)
+        assert (left + weighted > u).any(), f"{n.name} never wraps down"
+        assert (left + weighted < u).any(), f"{n.name} never wraps up"
 
 
 def test_dense_keeps_every_weight_of_each_sign(equal_in_lava: Check) -> None:

@@ -47,6 +47,38 @@ def test_short_branches_wait_for_the_longest() -> None:
     assert waits["output"] == {"fc1->output": 0, "conv2->output": 1}
 
 
+def _loop(forth: int, back: int) -> FixedPointGraph:
+    two = [Neurons(name, (1,), 0, np.array(5), np.array(0), 0, 1.0) for name in ("first", "second")]
+    edges = [("input", "first", 0), ("first", "second", forth), ("second", "first", back)]
+    one = np.array([[2]])
+    synapses = [Synapse(f"{s}->{t}", s, t, "dense", one, delay=delay) for s, t, delay in edges]
+    return FixedPointGraph(InputPort((1,)), tuple(two), tuple(synapses), "none", None)
+
+
+@pytest.mark.parametrize(
+    ("forth", "back", "delays", "wait"), [(0, 2, [1, 2], -2), (1, 1, [1, 1], -1), (0, 5, [1, 2], -2)]
+)
+def test_hops_use_up_the_delay_of_a_loop(forth: int, back: int, delays: list[int], wait: int) -> None:
+    plan = make_plan(_loop(forth, back), 6, 1)
+    assert [p.delay for p in plan.populations] == delays
+    assert plan.populations[0].waits["second->first"] == wait
+    assert all(w + d >= 0 for p, d in zip(plan.populations, (back, forth), strict=True) for w in p.waits.values() if w)
+
+
+def test_the_shortest_delay_of_a_synapse_leaves_time_for_its_hop() -> None:
+    graph = random_graph(3, delays=4, residual=True, loops=True)
+    assert any(s.longest_delay > s.shortest_delay for s in graph.synapses)
+    for part in make_plan(graph, 6, 1).populations:
+        spare = [part.waits[s.name] + s.shortest_delay for s in graph.incoming(part.name)]
+        assert min(spare) >= 0
+        assert min(spare) == 0 or part.arrival == 0
+
+
+def test_a_loop_with_more_hops_than_delay_is_refused_by_name() -> None:
+    with pytest.raises(BackendError, match=r"synapse '(first->second|second->first)': it is in a loop that has fewer"):
+        make_plan(_loop(0, 1), 6, 1)
+
+
 def test_stock_neurons_wherever_lava_has_them() -> None:
     assert {p.process for p in make_plan(random_graph(1), 5, 3).populations} == {"stock"}
     assert {p.process for p in make_plan(random_graph(1, gated=True), 5, 3).populations[:-1]} == {"own"}

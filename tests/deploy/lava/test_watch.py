@@ -40,6 +40,23 @@ def test_a_group_leaves_nothing_behind(folder: Path, leaders: list[int]) -> None
     assert group_members(leaders[0]) == []
 
 
+@pytest.mark.parametrize(
+    ("signal", "said"),
+    [("SIGKILL", "SIGKILL, as the system does when memory runs out"), ("SIGSEGV", "SIGSEGV; it gave")],
+)
+def test_a_child_that_the_system_ends_is_no_riddle(folder: Path, leaders: list[int], signal: str, said: str) -> None:
+    code = f"import os, signal; os.kill(os.getpid(), signal.{signal})"
+    with pytest.raises(BackendError, match=rf"was ended by {said}.*no sign of life"):
+        run_group(command(folder, code), 30.0)
+    assert len(leaders) == 1
+
+
+def test_a_child_that_the_system_ends_later_says_how_far_it_came(folder: Path, leaders: list[int]) -> None:
+    code = "import os; open('progress.txt', 'a').write('time step 3\\n'); os.kill(os.getpid(), 9)"
+    with pytest.raises(BackendError, match=r"SIGKILL.*its last sign of life: time step 3"):
+        run_group(command(folder, code), 30.0)
+
+
 def test_a_child_that_hangs_at_the_start_is_started_once_more(folder: Path, leaders: list[int]) -> None:
     """By then what it had started is gone with it."""
     code = (

@@ -6,6 +6,7 @@ import pytest
 
 import spikefold as sf
 from large_nets import ms_resnet104, resnet19
+from spikefold.deploy.mapping import mapper
 
 
 @pytest.mark.parametrize(("name", "chips"), [("loihi1", 97), ("loihi2", 2)])
@@ -18,6 +19,16 @@ def test_resnet19_maps(name: str, chips: int) -> None:
 @pytest.mark.slow
 def test_ms_resnet104_maps(name: str, chips: int) -> None:
     _map(ms_resnet104(), name, chips)
+
+
+def test_a_net_of_too_many_parts_is_refused_before_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = resnet19(width=32, size=16)
+    parts = sum(layer.grid.boxes for layer in sf.map_net(graph, "loihi1").layers)
+    monkeypatch.setattr(mapper, "MAX_PARTS", parts)
+    sf.map_net(graph, "loihi1")
+    monkeypatch.setattr(mapper, "MAX_PARTS", parts - 1)
+    with pytest.raises(sf.LoweringError, match=f"{parts:,} parts, for about .* run out first"):
+        sf.map_net(graph, "loihi1")
 
 
 def _map(graph: sf.FixedPointGraph, name: str, chips: int) -> None:

@@ -140,7 +140,7 @@ def test_channels_that_reach_more_cores_than_others_are_cut_for_their_own_axons(
     ("limits", "rule"),
     [
         ({"in_axons": 8, "channels_per_axon": None}, "in-axons"),
-        ({"synapse_memory": 500}, "synapse memory"),
+        ({"synapse_memory": 500}, "synapse memory, bit"),
     ],
 )
 def test_a_layer_that_fits_no_core_is_named_with_its_limit_and_mapped_all_the_same(

@@ -28,6 +28,8 @@ def checkpoint(name):
     for line in (RELEASED / f"{name}.txt").read_text().splitlines():
         key, shape, *mark = line.split()
         tensors[key] = torch.randn([int(n) for n in shape.split(",") if n != "-"], generator=generator)
+        if key.endswith("num_batches_tracked"):  # a count, as in the release
+            tensors[key] = torch.tensor(len(tensors))
         dead += [key] if mark else []
     return tensors, dead
 
