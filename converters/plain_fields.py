@@ -134,7 +134,7 @@ def short(value: Any) -> str:
     if isinstance(value, list | tuple | Mapping) and len(value) > 20:
         return f"a {type(value).__name__} of {len(value)}"
     try:
-        text = repr(value)
+        text = repr(value.item() if isinstance(value, np.generic) else value)
     except (ValueError, RecursionError):  # a number of thousands of digits, or nested without end
         return f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= 80 else f"{text[:77]}..."
