@@ -1,10 +1,13 @@
 """All programs that measure time, one after the other, each in a process of its own and with a limit.
 
-python benchmarks/_all.py
+    python benchmarks/_all.py
+
+Puts the comparison of frameworks and the line of each other program that sums it up into the README.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +17,20 @@ import _timing  # takes the load before anything runs, for all of them
 
 PROGRAMS = ("backends", "against_frameworks", "against_lava", "against_sanafe", "growth", "stages")
 LIMIT_S = 180.0
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+
+
+def summary(page: str) -> str:
+    """What the README shows of the page: the machine, one table, and what the programs found in bold letters."""
+    machine = page.removeprefix(_timing.HEAD).strip().splitlines()[0]
+    rows = re.findall(r"^\|.*$", _section(page, "frameworks"), re.MULTILINE)
+    found = [line for name in PROGRAMS for line in re.findall(r"^\*\*\d.*$", _section(page, name), re.MULTILINE)]
+    return "\n".join([f"Written by `make bench` on {machine}", "", *rows, "", *(f"- {line}" for line in found)])
+
+
+def _section(page: str, name: str) -> str:
+    return page.partition(f"<!-- {name}:begin -->")[2].partition(f"<!-- {name}:end -->")[0]
 
 
 def main() -> None:
@@ -31,6 +48,9 @@ def main() -> None:
         print(f"== {name}: {time.perf_counter() - begin:.0f} s", flush=True)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    shown = f"{BEGIN}\n{summary(_timing.PAGE.read_text(encoding='utf-8'))}\n{END}"
+    README.write_text(before + shown + rest.split(END)[1], encoding="utf-8")
 
 
 if __name__ == "__main__":

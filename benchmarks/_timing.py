@@ -13,7 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
-import torch
 
 PAGE = Path(__file__).with_name("RESULTS.md")
 BEGAN = time.perf_counter()
@@ -54,17 +53,14 @@ def slope(sizes: Sequence[float], seconds: Sequence[float]) -> float:
 
 
 def machine() -> str:
-    """Processor, cores, threads and versions, in one line."""
+    """Processor, cores and versions, in one line."""
     found = []
     for name in PACKAGES:
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             found.append(f"{name} missing")
-    return (
-        f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; Python "
-        f"{platform.python_version()}, {', '.join(found)}."
-    )
+    return f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, {', '.join(found)}."
 
 
 def _load() -> float | None:

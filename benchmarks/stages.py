@@ -84,6 +84,13 @@ def main() -> None:
         rows = [[what, f"{seconds:.1f}", f"{peak:,.0f}"] for what, seconds, peak in found]
         lines += [f"**{name}**, {NETS[name]['input_size']} x {NETS[name]['input_size']}, on {CHIPS[name]}", ""]
         lines += table(["stage", "seconds", "peak MiB"], rows)
+        took = {what: seconds for what, seconds, _ in found}
+        if "price" in took:
+            samples = (took["map"] + took["price"]) / took["run, again"]
+            lines += [
+                "", f"**{samples:.0f} samples** are simulated in the time of mapping and pricing, done once for all: a "
+                f"tenth of a simulation of {10 * samples:,.0f} samples."
+            ]  # fmt: skip
         if end:
             lines += ["", f"It ends there: {end}"]
         lines.append("")
