@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from spikefold.deploy.report.evidence import Evidence
     from spikefold.deploy.report.page import write_report
     from spikefold.deploy.run import run
+    from spikefold.deploy.sources import NamedNet
     from spikefold.deploy.sweep import sweep
     from spikefold.deploy.verify import verify
     from spikefold.errors import (
@@ -55,6 +56,7 @@ __all__ = [
     "HardwareConfigError",
     "InputError",
     "LoweringError",
+    "NamedNet",
     "SpikefoldError",
     "SpikefoldWarning",
     "__version__",
@@ -99,6 +101,7 @@ _HOMES = {
     "InputError": "errors:InputError",
     "LIF": "models.lif:LIF",
     "LoweringError": "errors:LoweringError",
+    "NamedNet": "deploy.sources:NamedNet",
     "SpikefoldError": "errors:SpikefoldError",
     "SpikefoldWarning": "errors:SpikefoldWarning",
     "calibrate": "converters.calibrate:calibrate",
