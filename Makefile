@@ -4,23 +4,28 @@ PYTHON ?= python3.11
 # Further arguments of every `pip install`, for example an index that has torch's CPU build.
 PIP_ARGS ?=
 PYTEST_ARGS ?= -n 2
-# How long `make fuzz` looks at each reader.
-FUZZ_SECONDS ?= 60
+# How long `make fuzz` looks at each reader; with -runs=N in its place, the same tree gives the same answer.
+FUZZ_LIMIT ?= -max_total_time=60
 
 VENV := .venv
 MODERN := .venv-modern
 EXTRAS := .[data,events,report,train,cluster,outside,docs,dev]
 SINABS := .venv-sinabs
-TABLES := attention_costs deployment_ladder nir_readers
+TABLES := attention_costs deployment_ladder nir_readers round_trips
+# Whose tests `make coverage` runs.
+COVERED := tests/converters tests/equivalence tests/hostile tests/interop \
+	$(addprefix tests/deploy/test_,portable_cost.py foreign_files.py lava_dl_files.py hard_cases.py)
 # What tests/outside and tests/interop compare with, without what it asks for: torchaudio, torchvision, other numpys.
 NO_DEPS := neurobench snntorch norse spikingjelly nirtorch
+# Cosmic Ray makes the mutants; what it would bring along to store and distribute them is not needed.
+MUTANTS := cosmic-ray parso stevedore attrs
 PIP_INSTALL = -m pip install --disable-pip-version-check --no-input $(PIP_ARGS)
 # Several test processes share the cores: more threads in each would only slow them down.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo docs test test-modern test-interop sinabs lint fuzz bench tables clean clean-env
+.PHONY: help env demo docs test test-full coverage test-modern test-interop sinabs lint fuzz mutants bench tables clean clean-env
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,12 +35,25 @@ env: $(VENV)/ready ## make .venv: the package (editable), its tools, and Lava
 demo: $(VENV)/ready ## run the demonstration
 	$(VENV)/bin/spikefold demo
 
-test: $(VENV)/ready ## run the whole test suite, Lava included
+test: $(VENV)/ready ## run the tests, Lava included, but for those that take long and find little more
+	$(ONE_THREAD) $(VENV)/bin/pytest $(PYTEST_ARGS) -m "not full"
+
+test-full: $(VENV)/ready ## run every test
 	$(ONE_THREAD) $(VENV)/bin/pytest $(PYTEST_ARGS)
+
+coverage: $(VENV)/ready ## count the branches of converters/ that the tests of arithmetic, converters and files take
+	$(VENV)/bin/coverage erase
+	$(ONE_THREAD) $(VENV)/bin/coverage run $(VENV)/bin/pytest $(COVERED) -m "not slow and not full and not lava"
+	# once more uncompiled, because nothing counts the lines of compiled loops
+	NUMBA_DISABLE_JIT=1 $(ONE_THREAD) $(VENV)/bin/coverage run $(VENV)/bin/pytest tests/converters/fast -m "not slow"
+	$(VENV)/bin/coverage combine -q
+	$(VENV)/bin/coverage report
+	$(VENV)/bin/coverage json -q --include='converters/*' -o - | $(VENV)/bin/python -c "import json, sys; \
+		t = json.load(sys.stdin)['totals']; print('converters/:', t['covered_branches'], 'of', t['num_branches'], 'branches')"
 
 test-modern: $(MODERN)/ready ## run the fast tests with today's numpy and without Lava
 	$(MODERN)/bin/python -c "import numpy; assert int(numpy.__version__.split('.')[0]) >= 2, numpy.__version__"
-	$(ONE_THREAD) $(MODERN)/bin/pytest $(PYTEST_ARGS) -m "not slow and not lava"
+	$(ONE_THREAD) $(MODERN)/bin/pytest $(PYTEST_ARGS) -m "not slow and not full and not lava"
 
 test-interop: $(VENV)/ready $(SINABS)/ready ## run our portable NIR files in snnTorch, Norse, SpikingJelly and sinabs
 	$(ONE_THREAD) $(VENV)/bin/pytest tests/interop
@@ -51,10 +69,13 @@ lint: $(VENV)/ready ## check style, types and the direction of imports
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-fuzz: $(VENV)/ready ## fuzz every reader for FUZZ_SECONDS, guided by coverage; a find ends it
+fuzz: $(VENV)/ready ## fuzz every reader for a minute (FUZZ_LIMIT), guided by coverage; a find ends it
 	$(VENV)/bin/python $(PIP_INSTALL) atheris -c constraints.txt
-	@set -e; for target in integers text foreign certificate hardware yaml_text clips state_dict onnx_metadata words; do \
-		echo "== $$target"; $(ONE_THREAD) $(VENV)/bin/python tests/hostile/fuzz.py $$target -seed=1 -max_total_time=$(FUZZ_SECONDS); done
+	PYTHONHASHSEED=0 $(ONE_THREAD) $(VENV)/bin/python tests/hostile/fuzz.py -seed=1 $(FUZZ_LIMIT)
+
+mutants: $(VENV)/ready ## change one operator or number at a time, and list the changes that no test notices
+	$(VENV)/bin/python $(PIP_INSTALL) --no-deps $(MUTANTS) -c constraints.txt
+	$(ONE_THREAD) $(VENV)/bin/python tests/mutants.py
 
 bench: $(VENV)/ready ## measure on a quiet machine, and write benchmarks/RESULTS.md
 	$(VENV)/bin/python benchmarks/_all.py

@@ -108,7 +108,10 @@ def from_nir(graph: nir.NIRGraph, where: str = "NIR graph") -> FixedPointGraph:
         )
     held = metadata.get(KEY)
     if not isinstance(held, dict) or "graph" not in held:
-        raise FileFormatError(f"{where}: holds no integer net (metadata {KEY!r} is missing); export it with spikefold")
+        raise FileFormatError(
+            f"{where}: holds no integer net (metadata {KEY!r} is missing); if another program wrote it, "
+            "`spikefold export FILE.nir --from DIALECT --data DATA` makes one of it"
+        )
     text = held["graph"]
     if not isinstance(text, str | bytes):
         raise FileFormatError(f"{where}: metadata {KEY}/graph holds a {type(text).__name__}; text is needed")

@@ -31,7 +31,7 @@ def check_input(graph: FixedPointGraph, clips: NDArray[np.generic]) -> NDArray[n
     """Validate clips ``[T, B, *shape]`` against the input port and return them as int64."""
     expected = ("T", "B", *graph.input.shape)
     if clips.ndim != len(expected) or clips.shape[2:] != graph.input.shape:
-        raise InputError(f"input has shape {clips.shape}; this net takes {expected} (time first, then batch)")
+        raise InputError(f"input has shape {clips.shape}; this net takes {expected}: give clips of that size")
     if clips.shape[0] == 0 or clips.shape[1] == 0:
         raise InputError(f"input has shape {clips.shape}: T and B must be at least 1")
     if graph.time_steps is not None and clips.shape[0] != graph.time_steps:
@@ -43,7 +43,8 @@ def check_input(graph: FixedPointGraph, clips: NDArray[np.generic]) -> NDArray[n
         raise InputError("input holds values that are not integers (or not finite): bin events into frames first")
     if whole.min() < 0 or whole.max() > graph.input.max_value:
         raise InputError(
-            f"input holds values {whole.min()}..{whole.max()}; this net was exported for 0..{graph.input.max_value}"
+            f"input holds values {whole.min()}..{whole.max()}; this net was exported for 0..{graph.input.max_value}: "
+            f"export it with such data, or read a .net with load_lava_dl(FILE, max_value={whole.max()})"
         )
     return whole
 

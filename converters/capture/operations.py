@@ -258,7 +258,10 @@ def _subtract_from(node: Node, a: list[Any], time_steps: int) -> Value | None:
 
 
 def _state(node: Node, a: list[Any], time_steps: int) -> Value | None:
-    raise lm.NotExactError("it reads the state of neurons, of which only the spikes can be read on a chip")
+    raise lm.NotExactError(
+        "it reads the state of neurons, of which only the spikes can be read on a chip; answer with spikes, or with "
+        "the mean over steps of what a layer makes of them"
+    )
 
 
 Handler = Callable[[Node, list[Any], int], Value | None]

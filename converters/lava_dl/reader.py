@@ -157,7 +157,11 @@ class _Reader:
             weight = layer.whole("weight")
             input_shape = input_shape or (weight.size // int(np.prod(layer.shape())),)
         if input_shape is None:
-            raise InputError(f"{layer.where}: the file does not tell the shape of its input; give it as input_shape")
+            raise InputError(
+                f"{layer.where}: the file does not tell the shape of its input; give it as input_shape, in Python: "
+                "spikefold.save_nir(spikefold.load_lava_dl('FILE.net', input_shape=(C, H, W)), 'FILE.nir') writes a "
+                "file that all commands take"
+            )
         self._set_port(input_shape, self.max_value)
 
     def _set_port(self, shape: Shape, highest: int) -> None:

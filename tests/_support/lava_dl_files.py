@@ -8,7 +8,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from spikefold.converters.fixed_point_graph import FixedPointGraph
@@ -58,14 +57,14 @@ def currents(graph: FixedPointGraph, clips: Int, trace: Trace) -> dict[str, Int]
     }
 
 
-def shipped(name: str) -> Path:
-    """A file of the tests in lava-dl's wheel; skips where there is none, or only a pointer to one."""
+def shipped_file(name: str) -> Path:
+    """A file of the tests in lava-dl's wheel; FileNotFoundError where there is none, or only a pointer to one."""
     try:
         path = Path(str(importlib.metadata.distribution("lava-dl").locate_file(f"tests/lava/lib/dl/netx/{name}")))
     except importlib.metadata.PackageNotFoundError:
-        pytest.skip("lava-dl is not installed: see `make env`")
+        raise FileNotFoundError("lava-dl is not installed: see `make env`") from None
     if not path.is_file():
-        pytest.skip(f"this lava-dl has no {name} among its tests")
+        raise FileNotFoundError(f"this lava-dl has no {name} among its tests")
     if path.read_bytes()[:8] == b"version ":
-        pytest.skip(f"{name} is a Git LFS pointer in this lava-dl")
+        raise FileNotFoundError(f"{name} is a Git LFS pointer in this lava-dl")
     return path

@@ -23,7 +23,7 @@ def rng() -> np.random.Generator:
 
 
 def dense(rows: int, columns: int, **fields: Any) -> dict[str, Any]:
-    neuron = {**CUBA, **fields.pop("neuron", {})}
+    neuron = {name: held for name, held in {**CUBA, **fields.pop("neuron", {})}.items() if held is not None}
     weight = even(np.random.default_rng(rows), rows, columns)
     return {"type": "dense", "shape": [rows], "weight": weight, "neuron": neuron, **fields}
 
@@ -32,6 +32,14 @@ def conv(**fields: Any) -> dict[str, Any]:
     neuron = {**CUBA, **fields.pop("neuron", {})}
     weight = even(np.random.default_rng(1), 3, 2, 2, 2)
     return {"type": "conv", "shape": [3, 3, 4], "weight": weight, "neuron": neuron, **MAP, **fields}
+
+
+def without_neurons(layer: dict[str, Any]) -> dict[str, Any]:
+    return {field: value for field, value in layer.items() if field != "neuron"}
+
+
+def pool(shape: list[int], weight: Any, stride: list[int]) -> dict[str, Any]:
+    return {"type": "pool", "shape": shape, "weight": weight, "stride": stride, "neuron": CUBA}
 
 
 IMAGE = {"type": "input", "shape": [2, 4, 5]}
@@ -186,6 +194,26 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
         [{**dense(3, 3), "type": "dense_rec", "weight_rec": even(rng(), 3, 3), "delay": [1, 1, 1]}],
         "layer 0 .dense_rec., delay: is up to 1",
     ),
+    "a convolution without neurons": ([IMAGE, without_neurons(conv())], "neuron: is missing; only a dense layer"),
+    "sums with a bias": ([without_neurons(dense(2, 3, bias=[1, 2]))], "bias: is 1..2; without neurons netx"),
+    "sums in between": ([without_neurons(dense(2, 3)), dense(2, 2)], "neuron: is missing; only the last layer"),
+    "an input behind the answer": ([dense(2, 3, neuron={"vThMant": 2**17}), IMAGE], "the layer before it never fires"),
+    "some that never fire": ([dense(2, 3, neuron={"vThMant": [60, 2**17]})], "some neurons fire, and some never can"),
+    "neurons without a type": ([dense(2, 3, neuron={"type": None})], "neuron/type: is missing"),
+    "no layer of neurons": ([IMAGE], "holds no layer of neurons"),
+    "input neurons on two axes": ([{"type": "input", "shape": [2, 4], "neuron": CUBA}], "an input with neurons is"),
+    "a kernel of three axes": ([IMAGE, conv(weight=np.full((3, 2, 2), 2))], r"a kernel is \[out, in, height, width\]"),
+    "maps in a row": ([IMAGE, conv(shape=[36])], "channels, height and width are wanted"),
+    "three strides": ([IMAGE, conv(stride=[1, 1, 1])], "one number or two are wanted"),
+    "weights of 40 bits": ([IMAGE, conv(weight=np.full((3, 2, 2, 2), 2.0**40))], "they are not even numbers"),
+    "a kernel for each channel of a pool": (
+        [IMAGE, pool([2, 2, 2], np.full((2, 1, 2, 2), 64), [2, 2])],
+        "all channels of a pool share one kernel",
+    ),
+    "a pool beside its maps": (
+        [IMAGE, pool([2, 1, 1], np.full((1, 1, 3, 3), 64), [3, 3])],
+        r"kernelSize: is \(3, 3\); maps \(4, 5\) are no multiple",
+    ),
     "a shape that does not fit": ([IMAGE, conv(shape=[3, 3, 3])], "its target has shape"),
 }  # fmt: skip
 
@@ -213,3 +241,20 @@ def test_arguments_that_do_not_fit_the_file_are_refused(tmp_path: Path) -> None:
     assert load_lava_dl(file, input_shape=(2, 4, 5)).input.shape == (2, 4, 5)
     with pytest.raises(InputError, match="no input layer with neurons"):
         load_lava_dl(file, input_shape=(2, 4, 5), input_bias=(0, 9))
+    with pytest.raises(InputError, match=r"input of shape \(2, 0, 5\) .*nothing can come in"):
+        load_lava_dl(file, input_shape=(2, 0, 5))
+
+
+def test_a_delay_of_each_input_is_that_of_its_weights(tmp_path: Path) -> None:
+    late = np.array([1, 2, 0])
+    of_inputs = load_lava_dl(write_layers(tmp_path / "a.net", dense(2, 3, delay=late)))
+    of_weights = load_lava_dl(write_layers(tmp_path / "b.net", dense(2, 3, delay=np.tile(late, (2, 1)))))
+    clips = rng().integers(0, 2, (9, 2, 3))
+    found, wanted = (run_reference(graph, clips).membranes["dense0"] for graph in (of_inputs, of_weights))
+    assert found.any()
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_wide_biases_that_are_even_keep_their_value(tmp_path: Path) -> None:
+    graph = load_lava_dl(write_layers(tmp_path / "n.net", dense(2, 3, bias=[8000, -2])))
+    np.testing.assert_array_equal(graph.neurons[0].bias, np.array([8000, -2]) * 64)

@@ -75,6 +75,39 @@ def small(delay: Any = 0, rec: bool = False, exponent: int = 0) -> FixedPointGra
     return FixedPointGraph(InputPort((6,)), neurons, synapses, "none", None)
 
 
+def with_synapse(graph: FixedPointGraph, name: str, **fields: Any) -> FixedPointGraph:
+    synapses = tuple(replace(s, **fields) if s.name == name else s for s in graph.synapses)
+    return replace(graph, synapses=synapses)
+
+
+def with_shape(shape: tuple[int, ...]) -> FixedPointGraph:
+    """`small`, its first neurons in another shape."""
+    return with_neurons(small(), 0, shape=shape)
+
+
+def maps_behind_dense() -> FixedPointGraph:
+    """A convolution that reads neurons of a dense layer as maps."""
+    first, last = small().neurons
+    first, last = replace(first, shape=(2, 2, 1)), replace(last, shape=(3, 2, 1), bias_mantissa=np.array(0))
+    dense = Synapse("in", "input", "first", "dense", even(np.random.default_rng(0), 4, 6))
+    conv = Synapse("out", "first", "last", "conv", even(np.random.default_rng(1), 3, 2, 1, 1))
+    return replace(small(), neurons=(first, last), synapses=(dense, conv))
+
+
+def wide_kernel() -> FixedPointGraph:
+    """A convolution over a row of 300 inputs."""
+    last = Neurons("last", (1, 1, 1), 300, np.array(40), np.zeros((), dtype=np.int64), 0, 0.1)
+    conv = Synapse("in", "input", "last", "conv", even(np.random.default_rng(1), 1, 1, 1, 300))
+    return FixedPointGraph(InputPort((1, 1, 300)), (last,), (conv,), "none", None)
+
+
+def finer_readout(exponent: int) -> FixedPointGraph:
+    """A chain whose readout has large biases and a shift that netx has not."""
+    graph = with_neurons(chain(2), 3, current_shift=4, bias_mantissa=np.array(4095), bias_exponent=exponent)
+    narrow = tuple(replace(s, exponent=0) if s.target == graph.output.name else s for s in graph.synapses)
+    return replace(graph, synapses=narrow)
+
+
 @pytest.mark.parametrize(
     "graph",
     [small(3), small(np.array([0, 4, 1, 1, 62])), small(rec=True), small(2, exponent=3)],
@@ -121,9 +154,7 @@ def test_biases_are_rounded_only_when_asked_and_the_returned_net_has_them_so(tmp
 
 
 def test_a_readout_of_a_finer_shift_answers_the_same_in_a_finer_unit(tmp_path: Path) -> None:
-    graph = with_neurons(chain(2), 3, current_shift=4)
-    narrow = tuple(replace(s, exponent=0) if s.target == graph.output.name else s for s in graph.synapses)
-    graph = replace(graph, synapses=narrow)
+    graph = finer_readout(5)
     with pytest.raises(LoweringError, match="current_shift: sums are shifted by 4"):
         to_lava_dl(graph)
     net = save_lava_dl(graph, tmp_path / "n.net", approximate=True)
@@ -144,6 +175,16 @@ REFUSED: dict[str, tuple[FixedPointGraph, str]] = {
     "delay of a convolution": (chain(0, delays=3), "a convolution stands alone, without a delay"),
     "shift": (with_neurons(small(), 0, current_shift=4), "current_shift: 4; netx shifts by 6"),
     "wide loop": (small(rec=True, exponent=3), "wider than eight bits"),
+    "maps behind a dense layer": (maps_behind_dense(), r"its convolution takes maps; a dense layer sends \(4,\)"),
+    "two axes": (with_shape((5, 1)), r"'first', shape: \(5, 1\); layers have one axis or three"),
+    "a slow loop": (with_synapse(small(rec=True), "back", delay=2), "'back' leads back otherwise than over dense"),
+    "a loop behind a delay": (with_synapse(small(rec=True), "in", delay=2), "none in layers that lead back"),
+    "two delays between neurons": (
+        replace(small(), synapses=(*small().synapses, replace(small().synapses[-1], name="late", delay=2))),
+        "delay of 'late': two delays between the same neurons",
+    ),
+    "a wide kernel": (wide_kernel(), "stride, padding, dilation, kernel or groups above"),
+    "biases of a finer shift": (finer_readout(7), "bias: up to .*, netx's biases have 13 bits"),
     "sums": (
         replace(chain(0), synapses=tuple(replace(s, exponent=15) for s in chain(0).synapses)),
         "netx wraps them at 24 bits",
