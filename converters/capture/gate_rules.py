@@ -208,8 +208,10 @@ def _avg_pool2d(lift: Lift, node: Node) -> int:
     a = node.args
     kernel = pair(a[1])
     padding = pair(a[3]) if len(a) > 3 else (0, 0)
-    if len(a) > 4 and (a[4] or any(padding)):
-        raise CaptureError(f"gate of {lift.neuron}: {where(node)}: ceil_mode or padding has no integer form here")
+    if len(a) > 4 and (a[4] or any(padding) or len(a) > 6):
+        raise CaptureError(
+            f"gate of {lift.neuron}: {where(node)}: ceil_mode, padding or a divisor has no integer form here"
+        )
     channels = shape_of(node)[-3]
     ones = torch.full((channels, 1, *kernel), 1.0 / math.prod(kernel), dtype=torch.float64)
     stride = pair(a[2]) if len(a) > 2 and a[2] else kernel

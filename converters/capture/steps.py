@@ -220,7 +220,7 @@ class _Folder:
         functions: dict[str, Callable[..., Tensor]] = {
             "transpose": torch.transpose, "permute": torch.permute, "movedim": torch.movedim,
         }  # fmt: skip
-        numbered = torch.empty(range(rank), device="meta")  # an axis is as long as its number
+        numbered = torch.empty(list(range(rank)), device="meta")  # an axis is as long as its number
         order = list(functions[name](numbered, *args[1:]).shape)
         rest = [n for n in order if n != axis]
         return order.index(axis) if rest == sorted(rest) else None

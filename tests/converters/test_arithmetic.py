@@ -145,6 +145,15 @@ def test_a_readout_never_fires_and_saturates() -> None:
     assert (spikes.tolist(), v.tolist()) == ([0], [2**23 - 1])
 
 
+def test_the_widths_are_those_of_loihi() -> None:
+    """Davies et al. (2018): 24-bit states, 12-bit decays, 17-bit thresholds, biases of 13 bits, signed, and 3 more."""
+    assert (arithmetic.STATE_LIMIT, arithmetic.WRAP) == (8_388_607, 16_777_216)
+    assert (arithmetic.DECAY_BITS, arithmetic.NO_CURRENT_MEMORY, arithmetic.MAX_THRESHOLD) == (12, 4095, 131_071)
+    assert (arithmetic.MAX_BIAS_MANTISSA, arithmetic.MAX_BIAS_EXPONENT) == (4095, 7)
+    # The largest weight, 8 bits wide, shifted the most that a weight may be shifted, has 24 bits at most.
+    assert 128 << arithmetic.MAX_WEIGHT_EXPONENT <= arithmetic.WRAP // 2 < 128 << arithmetic.MAX_WEIGHT_EXPONENT + 1
+
+
 def test_the_largest_threshold_lies_63_below_the_largest_state() -> None:
     assert arithmetic.STATE_LIMIT - (arithmetic.MAX_THRESHOLD << arithmetic.STATE_FRACTION_BITS) == 63
 
@@ -179,6 +188,21 @@ def test_the_k_largest_of_every_short_row_are_marked_and_the_first_of_equals_win
 @given(st.lists(st.integers(-(2**20), 2**20) | st.integers(-1, 1), min_size=1, max_size=40), st.integers(0, 41))
 def test_the_k_largest_of_a_long_row_are_marked(row: list[int], k: int) -> None:
     assert arithmetic.top_k_mask(ints(*row), k, 0).tolist() == slow_mask(row, k)
+
+
+@pytest.mark.parametrize("shape", [(1,), (5,), (5, 3), (4, 2, 3)])
+def test_a_step_is_marked_where_it_is_among_its_share_of_the_largest_so_far(shape: tuple[int, ...]) -> None:
+    """Of k steps in T, the first ``t + 1`` are given ``k * (t + 1) / T``, rounded up."""
+    values = np.random.default_rng(2).integers(-2, 3, shape)
+    steps = len(values)
+    for k in range(steps + 2):
+        shares = [math.ceil(k * (t + 1) / steps) for t in range(steps)]
+        assert arithmetic.running_k(k, steps).tolist() == shares
+        got = arithmetic.running_top_k_mask(values, k)
+        assert got.shape == shape
+        for t, *at in np.ndindex(*shape):
+            ahead = sum(int(values[(past, *at)] >= values[(t, *at)]) for past in range(t))
+            assert got[(t, *at)] == int(ahead < shares[t])
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, -1])

@@ -97,6 +97,24 @@ def test_a_cycle_is_refused_by_the_names_in_it() -> None:
         read_float_graph(recurrent)
 
 
+def rewired(edges: list[tuple[str, str]], **nodes: nir.NIRNode) -> nir.NIRGraph:
+    """The net of two populations, with nodes and edges more."""
+    graph = graph_of("spiking output")
+    return nir.NIRGraph({**graph.nodes, **nodes}, [*graph.edges, *edges], type_check=False)
+
+
+def test_what_is_read_is_the_neurons_and_what_the_answer_needs() -> None:
+    dense = nir.Affine(np.zeros((6, 144), np.float32), np.zeros(6, np.float32))
+    with pytest.raises(FileFormatError, match="get what 'output' sends, which are no neurons"):
+        read_float_graph(rewired([("output", "more"), ("more", "blocks_3")], more=dense))
+    graph = graph_of()
+    head = next(a for a, b in graph.edges if b == "output")
+    again = nir.Affine(np.zeros((64, 3), np.float32), np.zeros(64, np.float32))
+    nodes = {**graph.nodes, "again": again}
+    with pytest.raises(FileFormatError, match=f"'{head}' are integrators, whose membrane only an output may read"):
+        read_float_graph(nir.NIRGraph(nodes, [*graph.edges, (head, "again"), ("again", "neuron")], type_check=False))
+
+
 def test_a_node_that_is_not_ours_is_refused_by_name_and_type() -> None:
     graph = graph_of()
     graph.nodes["head"] = nir.Linear(np.zeros((3, 64), np.float32))

@@ -24,6 +24,8 @@ from spikefold.converters.gate_program import (
 )
 from spikefold.errors import FileFormatError
 
+ONE = np.array(1)
+
 
 def integer_program(kind: str) -> tuple[GateProgram, np.ndarray[Any, np.dtype[np.int64]]]:
     rng = np.random.default_rng(7)
@@ -84,6 +86,61 @@ def test_a_damaged_or_newer_program_is_refused_by_step(
     plain = {"input_shape": [2, -1, 3], "time_steps": 2, "steps": [step]}
     with pytest.raises(FileFormatError, match=message):
         GateProgram.from_plain(plain, [], allowed)
+
+
+WHOLE_CONV = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1}
+RESCALE = {"multiplier": -(2**63), "shift": 0, "limit": 2**63 - 1}
+
+
+@pytest.mark.parametrize(
+    ("op", "good", "bad"),
+    [
+        ("reshape", {"shape": [-1, 3]}, [{"shape": [-2, 3]}, {"shape": 3}]),
+        ("permute", {"axes": [0, -9]}, [{"axes": [0, -11]}, {"axes": ["a"]}]),
+        ("broadcast", {"shape": [-1]}, [{"shape": [-2]}]),
+        ("slice", {"axis": 0, "start": None, "stop": 3}, [{"axis": None}, {"start": 0.5}, {"stop": "a"}]),
+        ("sum", {"axes": [2], "keepdim": True}, [{"keepdim": 1}, {"axes": [-10]}]),
+        ("clip", {"low": -3, "high": 2}, [{"low": 0.5}, {"high": 2**63}]),
+        ("conv2d", WHOLE_CONV, [{"stride": [0, 1]}, {"stride": [1]}, {"padding": [0, -1]}, {"padding": [0, 0, 0]}]),
+        ("conv2d", WHOLE_CONV, [{"dilation": [1, 0]}, {"groups": 0}]),
+        ("topk_mask", {"k": 1, "axis": -1}, [{"k": 0}, {"axis": "a"}]),
+        ("rescale", RESCALE, [{"multiplier": -(2**63) - 1}, {"limit": 2**63}, {"shift": 1.5}]),
+        ("look_up", {"offset": -4}, [{"offset": None}]),
+    ],
+)  # fmt: skip
+def test_attributes_at_their_limits_are_read_and_beyond_them_refused(
+    op: str, good: dict[str, Any], bad: list[dict[str, Any]]
+) -> None:
+    def read(attributes: dict[str, Any], allowed: frozenset[str] = INTEGER_OPS) -> GateProgram:
+        step = {"op": op, "inputs": [0], "attributes": attributes, "constant": 0}
+        return GateProgram.from_plain({"input_shape": [2, -1, 3], "time_steps": 2, "steps": [step]}, [ONE], allowed)
+
+    assert {k: list(v) if isinstance(v, tuple) else v for k, v in read(good).steps[0].attributes.items()} == good
+    for wrong in bad:
+        with pytest.raises(FileFormatError, match=f"gate step 0 .{op}.*{next(iter(wrong))}"):
+            read({**good, **wrong})
+
+
+@pytest.mark.parametrize(("op", "name"), [("clip", "low"), ("scale", "factor"), ("offset", "value")])
+def test_float_attributes_are_numbers(op: str, name: str) -> None:
+    for value in (0.5, -3, float("inf"), True, "a", float("nan")):
+        step = {"op": op, "inputs": [0], "attributes": {"high": 1, name: value}}
+        plain = {"input_shape": [2, -1, 3], "time_steps": 2, "steps": [step]}
+        if type(value) in (int, float) and value == value:
+            assert GateProgram.from_plain(plain, [], FLOAT_OPS).steps[0].attributes[name] == value
+        else:
+            with pytest.raises(FileFormatError, match=f"{name}.*a number is needed"):
+                GateProgram.from_plain(plain, [], FLOAT_OPS)
+
+
+def test_a_program_without_steps_or_of_no_time_is_refused() -> None:
+    plain: dict[str, Any] = {"input_shape": [2, -1, 3], "time_steps": 2, "steps": []}
+    with pytest.raises(FileFormatError, match="one or more"):
+        GateProgram.from_plain(plain, [], INTEGER_OPS)
+    relu = {"op": "relu", "inputs": [0], "attributes": {}}
+    for wrong in ({"time_steps": 0}, {"input_shape": [-2, 3]}):
+        with pytest.raises(FileFormatError, match=next(iter(wrong))):
+            GateProgram.from_plain({**plain, "steps": [relu], **wrong}, [], INTEGER_OPS)
 
 
 def test_the_batch_may_have_any_size() -> None:

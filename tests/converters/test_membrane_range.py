@@ -11,7 +11,8 @@ import pytest
 
 from spikefold.converters import arithmetic
 from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort, Neurons, Relay, Synapse
-from spikefold.converters.ranges import membrane_range
+from spikefold.converters.ranges import membrane_range, synaptic_range
+from spikefold.errors import LoweringError
 
 STEPS = 4
 
@@ -100,3 +101,13 @@ def test_the_membrane_of_a_relay_is_its_current_of_one_step() -> None:
     graph = dataclasses.replace(part, neurons=(relay, output), synapses=(s, last))
     assert membrane_range(graph, relay, STEPS) == (-30 * 64, 20 * 64 + 50)
     assert membrane_range(graph, output, STEPS) == (-50 * 640 * STEPS, 50 * 640 * STEPS)
+
+
+def test_a_remembered_current_wraps_once_as_long_as_it_leaves_room_for_a_bias_in_32_bits() -> None:
+    """With du = 0 a 4096th is forgotten: ``(2**18 - 1) * 4096 + 1`` is where 2**24 + 2**18 a step, wrapped, ends."""
+    graph = one_neuron([130], 0, 0, 0, False, exponent=11, du=0)
+    assert (130 << 11) << 6 == 2**24 + 2**18
+    assert synaptic_range(graph, graph.neurons[0]) == (1 - 2**23, 2**30 - 4095)
+    beyond = one_neuron([130, 2], 0, 0, 0, False, exponent=11, du=0)
+    with pytest.raises(LoweringError, match=r"the current that it remembers could reach -8388607\.\..*outside 32 bits"):
+        synaptic_range(beyond, beyond.neurons[0])

@@ -9,7 +9,9 @@ import pytest
 
 from generated_graphs import random_clips, random_graph
 from spikefold.converters.fixed_point_graph import FixedPointGraph, Neurons, Synapse
-from spikefold.converters.reference import run_reference
+from spikefold.converters.reference import arriving as arriving_messages
+from spikefold.converters.reference import check_input, run_reference
+from spikefold.errors import InputError
 
 HALF = 2**23
 
@@ -130,3 +132,38 @@ def test_logits_are_the_mean_over_time_in_real_units() -> None:
     np.testing.assert_allclose(trace.logits, trace.membranes[n.name][-1] * n.unit / 64 / len(x), rtol=1e-12)
     trace = run_reference(counting, x)
     np.testing.assert_array_equal(trace.logits, trace.spikes[counting.output.name].sum(0) / len(x))
+
+
+@pytest.mark.parametrize("delay", [0, 2, np.array([[0, 2, 1], [6, 2, 0]])], ids=["none", "one", "one a neuron"])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_a_delayed_message_arrives_that_many_steps_later_wherever_the_clip_is_cut(delay: Any, steps: int) -> None:
+    messages = np.random.default_rng(3).integers(1, 9, (5, 2, 2, 3))
+    late = np.broadcast_to(delay, (2, 3))
+    for first in range(0, 6 - steps):
+        got = arriving_messages(messages, delay, first, steps)
+        assert got.shape == (steps, 2, 2, 3)
+        for t, b, *at in np.ndindex(*got.shape):
+            sent = first + t - int(late[tuple(at)])
+            assert got[(t, b, *at)] == (messages[(sent, b, *at)] if sent >= 0 else 0)
+
+
+def test_what_the_input_port_does_not_admit_is_refused_and_its_ends_are_admitted() -> None:
+    graph = random_graph(3, graded_input=True)
+    most, (channels, height, width) = graph.input.max_value, graph.input.shape
+    good = np.zeros((5, 1, channels, height, width))
+    good[2, 0, 0, 0, 1] = most
+    assert check_input(graph, good).dtype == np.int64
+    assert check_input(graph, good).sum() == most > 1
+    for value, complaint in [(-1, "values -1.."), (most + 1, f"{most + 1}; this net"), (0.5, "not integers")]:
+        bad = good.copy()
+        bad[4, 0, 0, 0, 0] = value
+        with pytest.raises(InputError, match=complaint):
+            check_input(graph, bad)
+    for bad in (good[0], good[..., :-1], np.moveaxis(good, 2, 4), good[:0], good[:, :0]):
+        with pytest.raises(InputError, match="input has shape"):
+            check_input(graph, bad)
+    gated = random_graph(3, gated=True)
+    clips = random_clips(gated, 0, time_steps=gated.time_steps)
+    assert np.array_equal(check_input(gated, clips), clips)
+    with pytest.raises(InputError, match=f"trained for T = {gated.time_steps}"):
+        check_input(gated, np.concatenate([clips, clips]))

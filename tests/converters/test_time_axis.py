@@ -131,6 +131,8 @@ TWICE = program(
     step("permute", axes=(1, 2, 3, 0)), step("reshape", 1, shape=(-1, 1, 3, 2, 4)),
     step("reshape", 0, shape=(4, -1, 3, 2, 1)), step("add", 2, 3),
 )  # fmt: skip
+BATCH_FIRST = program(step("permute", axes=(1, 0, 2, 3)))
+TWO_BATCHES = program(step("sum", axes=(0,), keepdim=True), step("permute", 1, axes=(1, 0, 2, 3)), step("add", 1, 2))
 IMAGES_OF_TIME = program(
     step("permute", axes=(1, 0, 2, 3)),
     step("conv2d", 1, constant=np.ones((4, 4, 1, 1)), stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1),
@@ -145,6 +147,14 @@ IMAGES_OF_TIME = program(
         (MERGED, r"step 1 \(reshape\): it turns axes \('T', 3\) into \(12,\), merging time"),
         (TWICE, r"step 3 \(add\): it puts axes"),
         (IMAGES_OF_TIME, r"step 1 \(conv2d\): it convolves axes \('B', 'T', 3, 2\), not images of one step"),
+        (BATCH_FIRST, r"the gate ends with axes \('B', 'T', 3, 2\), not time, batch and features"),
+        (TWO_BATCHES, r"step 2 \(add\): it puts time or batch on two axes \('B', 'B', 3, 2\)"),
+        (program(step("sum", axes=(1,), keepdim=True)), r"step 0 \(sum\): it reduces the axis \['B'\]"),
+        (program(*BATCH_FIRST.steps, step("running_sum", 1)), r"step 1 \(running_sum\): it goes along the axis B"),
+        (program(step("topk_mask", k=1, axis=1)), r"step 0 \(topk_mask\): it ranks the axis B"),
+        (program(step("matmul", constant=np.ones(2))), r"step 0 \(matmul\): a matrix \(2,\) reads the axis 2"),
+        (program(step("add_const", constant=np.ones((3, 1, 1)))), r"step 0 \(add_const\): its constant differs .* B"),
+        (program(step("reshape", shape=(4, -1, 3, 2, 7))), r"do not fit the shape \(4, -1, 3, 2, 7\)"),
         (program(step("explode")), r"step 0 \(explode\): it mixes values in a way of its own"),
     ],
 )
@@ -176,3 +186,17 @@ def test_a_table_and_running_steps_stream_and_a_clip_of_one_step_always_does() -
     one = program(step("max", axes=(0, 1), keepdim=True), shape=(1, -1, 3))
     assert causal_program(one) is one
     assert running_state(one) == RunningState(0, 0)
+
+
+def test_features_that_change_places_do_so_in_the_causal_form() -> None:
+    swapped = step("permute", axes=(0, 1, 3, 2))
+    gate = program(swapped, step("max", 1, axes=(0, 2), keepdim=True), step("permute", 2, axes=(0, 1, 3, 2)))
+    current = current_for(gate)
+    wanted = torch.stack([current[: t + 1].amax((0, 3)) for t in range(4)])
+    assert torch.equal(run_float(causal_program(gate), current)[..., 0], wanted)
+
+
+def test_a_gate_that_is_its_current_is_causal() -> None:
+    gate = program()
+    current = current_for(gate)
+    assert torch.equal(run_float(causal_program(gate), current), current)

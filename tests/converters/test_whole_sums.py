@@ -25,6 +25,28 @@ def test_windows_and_a_product_are_a_convolution(
     assert torch.equal(whole_sums.convolve(x.to(dtype), weight.to(dtype), attributes).double(), expected)
 
 
+@pytest.mark.parametrize("frames", [1, 2, 4])
+def test_windows_take_the_memory_they_may_and_no_more(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight = torch.ones(7, 3, 6, 10), torch.ones(2, 3, 3, 2)
+    attributes = {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 1), "groups": 1}
+    of_one_frame = 3 * (3 * 2) * (3 * 9)
+    taken, unfold = [], functional.unfold
+
+    def watched(part: torch.Tensor, *how: object) -> torch.Tensor:
+        windows = unfold(part, *how)  # type: ignore[arg-type]
+        taken.append(windows.numel())
+        return windows
+
+    monkeypatch.setattr(whole_sums, "MOST_AT_ONCE", (frames + 1) * of_one_frame - 1)
+    monkeypatch.setattr(functional, "unfold", watched)
+    whole_sums.convolve(x, weight, attributes)
+    assert taken == [of_one_frame * n for n in ([frames] * (7 // frames) + [7 % frames]) if n]
+
+
+def test_windows_take_a_gigabyte_of_floats_at_most_and_are_not_cut_into_crumbs() -> None:
+    assert 2**20 <= whole_sums.MOST_AT_ONCE <= 2**30 // torch.float64.itemsize
+
+
 @pytest.mark.parametrize("shape", [(7, 4), (3, 7, 4)])
 def test_products_and_their_sum_are_a_matrix_product_beyond_what_floats_hold(shape: tuple[int, ...]) -> None:
     random = torch.Generator().manual_seed(0)

@@ -171,8 +171,12 @@ def test_what_has_no_memory_to_price_is_refused_by_name():
     without = CMOS.model_copy(update={"sram": CMOS.sram.model_copy(update={"regression": None})})
     with pytest.raises(HardwareConfigError, match=r"cmos45: sram\.regression is null"):
         price_memory(net(), without)
-    with pytest.raises(InputError, match="activation_bits is 0"):
-        price_ann(net(), CMOS, activation_bits=0)
+    for bits in (0, 33):
+        with pytest.raises(InputError, match=f"activation_bits is {bits}"):
+            price_ann(net(), CMOS, activation_bits=bits)
+    assert (
+        price_ann(net(), CMOS, activation_bits=1).total.value < price_ann(net(), CMOS, activation_bits=32).total.value
+    )
     with pytest.raises(InputError, match="time_steps is 0"):
         price_memory(replace(net(), time_steps=0), CMOS)
     with pytest.raises(InputError, match="time_steps is 0"):

@@ -324,6 +324,38 @@ def test_softmax_and_layer_norm_by_hand():
     )
 
 
+WEIGHTS = torch.ones(64, 5)
+
+
+class Each(nn.Module):
+    """An attention that does one thing to its input, of which nothing but the shape goes on."""
+
+    def __init__(self, does):
+        super().__init__()
+        self.does = does
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.does(x.reshape(T, 4, 64))
+        return x
+
+
+@pytest.mark.parametrize(
+    ("does", "multiplies", "additions", "comparisons"),
+    [
+        (lambda x: torch.bmm(x, WEIGHTS.expand(T, 64, 5)), T * 4 * 64 * 5, T * 4 * 64 * 5, 0),
+        (lambda x: torch.mm(x[0], WEIGHTS), 4 * 64 * 5, 4 * 64 * 5, 0),
+        (lambda x: torch.addmm(WEIGHTS[0], x[0], WEIGHTS), 4 * 64 * 5, 4 * 65 * 5, 0),
+        (lambda x: torch.ops.spikefold.topk_mask(x, 2, 2), 0, 0, T * 4 * 64 * 6),
+        (lambda x: torch.ops.spikefold.topk_mask(x[:2], 1, 0), 0, 0, 2 * 4 * 64),
+    ],
+    ids=["batches of products", "products", "products and biases", "ranks of 64", "ranks of 2"],
+)
+def test_products_and_ranks_by_hand(does, multiplies, additions, comparisons):
+    own = paper_counts(TwoLayers(Each(does)), CLIP, (Each,)).attention
+    assert own is not None
+    assert (own.multiplies, own.additions, own.comparisons, own.lookups) == (multiplies, additions, comparisons, 0)
+
+
 def test_shapes_are_enough():
     with torch.device("meta"):
         counts = paper_counts(TwoLayers(Squeeze()), torch.zeros(T, 1, 2, 8, 8), (Squeeze,))

@@ -21,6 +21,7 @@ from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort, S
 from spikefold.deploy.count import payload_bits
 from spikefold.deploy.hardware import ChipHardware, load_hardware
 from spikefold.deploy.mapping.layout import Core, Mapping
+from spikefold.deploy.mapping.work import core_work
 from spikefold.deploy.pipeline import pipeline
 from spikefold.deploy.price import Price, PriceLine, price
 from spikefold.deploy.run import Run, run
@@ -160,6 +161,18 @@ def test_messages_hops_waits_and_the_busiest_cores_are_those_of_every_single_neu
     assert priced.fits == (not priced.fit_notes)
 
 
+@pytest.mark.parametrize("net", NETS)
+def test_every_event_falls_on_its_core_in_its_step(net: str) -> None:
+    done = ran(NETS[net]())
+    true = Followed(done, TINY)
+    work = core_work(
+        true.mapping, pipeline(done.graph, done.time_steps), done.sent, {s.name: 1 for s in done.graph.synapses}
+    )
+    assert work.updated.tolist() == true.held.tolist()
+    for kind, found in (("fired", work.fired), ("out", work.sent), ("in", work.received), ("synops", work.synops)):
+        np.testing.assert_allclose(found / len(done.logits), true.work[kind], atol=1e-9, err_msg=kind)
+
+
 def test_every_part_of_a_dynamic_price_is_its_count_times_the_chips_number() -> None:
     priced = price(ran(NETS["any1"]()), TINY)
     picojoule = {
@@ -221,6 +234,18 @@ def test_barriers_follow_the_tiles_that_are_used() -> None:
         latency = price(done, on).latency
         assert latency is not None
         assert latency.value == pytest.approx(true.time(on, barriers[tiles]))
+
+
+def test_two_chips_wait_for_the_barrier_of_chips_or_where_none_is_published_for_that_of_one() -> None:
+    done = ran(random_graph(0))
+    across = with_mesh(chip_with("loihi1-sanafe", neurons_per_core=20), cores=12, columns=3, rows=2, cores_per_tile=2)
+    unsaid = across.model_copy(update={"time": across.time.model_copy(update={"barrier_across_chips": None})})
+    for on, barrier in ((across, 14.3e-6), (unsaid, on_one_chip := across.time.barrier.range.value)):
+        true, latency = Followed(done, on), price(done, on).latency
+        assert true.mapping.chips == 2
+        assert latency is not None
+        assert latency.value == pytest.approx(true.time(on, barrier))
+    assert on_one_chip == 1.8e-6 > 1.4e-6, "not that of the six tiles of a chip, which all are used"
 
 
 def test_a_clip_gate_waits_for_its_clip() -> None:
@@ -339,5 +364,8 @@ def test_a_mapping_made_before_is_used_and_one_of_another_net_or_chip_is_refused
         price(done, "loihi1", sf.map_net(done.graph, "loihi2"))
     with pytest.raises(InputError, match="map that net"):
         price(done, "loihi1", sf.map_net(random_graph(1, residual=True, depthwise=True), "loihi1"))
+    renamed = replace(done.graph, synapses=tuple(replace(s, name=f"{s.name} again") for s in done.graph.synapses))
+    with pytest.raises(InputError, match="map that net"):
+        price(done, "loihi1", sf.map_net(renamed, "loihi1"))
     with pytest.raises(HardwareConfigError, match="speck: has limits only"):
         price(done, "speck")

@@ -201,6 +201,53 @@ def test_quotients_and_roots_are_counted_digit_by_digit() -> None:
         assert counted.multiplies == 6
 
 
+CONV = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+DENSE = np.array([[1, 2], [3, 4], [5, 6]])
+UPPER = np.triu(np.ones((3, 3), dtype=np.int64))
+
+
+@pytest.mark.parametrize(
+    ("steps", "multiplies", "additions", "comparisons", "lookups"),
+    [
+        ([Step("sum", (0,), {"axes": (2, 4), "keepdim": True})], 0, 36 - 6, 0, 0),
+        ([Step("max", (0,), {"axes": (2, 4), "keepdim": True})], 0, 0, 36 - 6, 0),
+        ([Step("add", (0, 0)), Step("subtract", (1, 0)), Step("add_const", (2,), {}, np.array(1))], 0, 3 * 36, 0, 0),
+        ([Step("multiply", (0, 0)), Step("multiply_const", (1,), {}, np.array(2))], 2 * 36, 0, 0, 0),
+        ([Step("rescale", (0,), {"multiplier": 3, "shift": 1, "limit": 9})], 36, 0, 0, 0),
+        ([Step("relu", (0,)), Step("clip", (1,), {"low": 0, "high": 5})], 0, 0, 2 * 36, 0),
+        ([Step("matmul", (0,), {}, DENSE)], 24 * 3, 24 * 3, 0, 0),
+        ([Step("matmul", (0,), {}, UPPER)], 36 * 2, 36 * 2, 0, 0),
+        ([Step("matmul", (0,), {}, UPPER.T)], 36 * 3, 36 * 3, 0, 0),
+        (
+            [Step("reshape", (0,), {"shape": (-1, 2, 3, 3)}), Step("conv2d", (1,), CONV, np.ones((5, 2, 2, 3), int))],
+            2 * 5 * 2 * 12, 2 * 5 * 2 * 12, 0, 0,
+        ),
+        ([Step("look_up", (0,), {"offset": 0}, np.arange(4))], 0, 0, 0, 36),
+        ([Step("topk_mask", (0,), {"k": 1, "axis": 4})], 0, 0, 36 * 2, 0),
+        ([Step("permute", (0,), {"axes": (0, 1, 2, 4, 3)}), Step("topk_mask", (1,), {"k": 1, "axis": 2})], 0, 0, 36, 0),
+    ],
+    ids=lambda steps: "+".join(s.op for s in steps) if isinstance(steps, list) else None,
+)  # fmt: skip
+def test_every_step_of_a_gate_is_counted_by_hand(
+    steps: list[Step], multiplies: int, additions: int, comparisons: int, lookups: int
+) -> None:
+    """On a current of 2 steps of 2 x 3 x 3 values, each of which is multiplied and gets a bias besides."""
+    program = GateProgram((2, -1, 2, 3, 3), tuple(steps), 2)
+    counted = gate_activity(Neurons("n", (2, 3, 3), 0, np.array(5), np.array(0), 0, 1.0, gate=program), 2)
+    assert (counted.multiplies, counted.additions) == (36 + multiplies, 36 + additions)
+    assert (counted.comparisons, counted.lookups) == (comparisons, lookups)
+
+
+def test_rates_are_messages_a_source_and_step() -> None:
+    graph = random_graph(3, graded_input=True)
+    clips = random_clips(graph, 3, time_steps=4, batch=2)
+    trace, counted = run_reference(graph, clips), run(graph, clips, "reference").activity
+    sent = {graph.input.name: clips, **trace.spikes}
+    assert counted.input_spikes == np.count_nonzero(clips) / 2
+    for synapse in counted.synapses:
+        assert synapse.source_rate == pytest.approx(np.count_nonzero(sent[synapse.source]) / sent[synapse.source].size)
+
+
 def test_differences_are_seen_where_there_is_one() -> None:
     graph = random_graph(2, gated=False)
     clips = random_clips(graph, 2)

@@ -17,7 +17,7 @@ from spikefold.converters.float_graph import read_float_graph
 from spikefold.converters.gate_float import run_float
 from spikefold.converters.gate_program import GateProgram
 from spikefold.errors import CaptureError
-from spikefold.models import ASA, FSTA
+from spikefold.models import ASA, FSTA, topk_mask
 from spikefold.models.attention.dta import TNA, TXA
 from spikefold.models.attention.tcja import TCJA
 
@@ -145,6 +145,9 @@ STEP_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "padding by zeros": lambda v: functional.conv1d(
         functional.pad(v.transpose(0, 1), (1, 2)), eighths(T, T, 4).to(v)
     ).transpose(0, 1),
+    "negated": lambda v: 1 + -v,
+    "padding of one axis": lambda v: functional.pad(v.transpose(0, 1), (0, 0, 1, 0))[:, 1:].transpose(0, 1),
+    "all of the batch": lambda v: v[:, 0:] + v[:, :, 1:2],
     "padding of two axes": lambda v: functional.pad(v.transpose(0, 1), (0, 3, 2, 0), value=0.5)[:, 1:5, 2:6].transpose(
         0, 1
     ),
@@ -188,6 +191,10 @@ FORMULAS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear factor first": lambda x: pooled(x) * x,
     "product of signals in the factor": lambda x: (torch.sigmoid(pooled(x)) * x.mean(0, keepdim=True)) * x,
     "current times itself": lambda x: x * x,
+    "gate of every flattened value": lambda x: (x.flatten(2) * torch.sigmoid(x.flatten(2))).unflatten(2, (4, 8, 8)),
+    "pooled in padded parts": lambda x: x * torch.sigmoid(
+        functional.avg_pool2d(x.flatten(0, 1), 3, 2, 1).mean((2, 3)).unflatten(0, x.shape[:2])
+    )[..., None, None],
     "less than the current": lambda x: x * (2 + torch.tanh(pooled(x))) - x,
     "current less a part": lambda x: x - x * torch.sigmoid(pooled(x)),
     "negated": lambda x: -(x * torch.sigmoid(pooled(x))),
@@ -274,6 +281,37 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
         "only constants around|has no integer form",
     ),
     "half the batch": (lambda v: v.chunk(1, 1)[0] + v.split(2, 1)[0].mean(1, keepdim=True), "takes apart the batch"),
+    "padding of the batch": (lambda v: functional.pad(v, (0, 0, 1, 0))[:, 1:], "pads the batch"),
+    "part of the batch": (lambda v: v[:, 1:].mean(1, keepdim=True), "takes apart the batch"),
+    "one sample": (lambda v: v.split(1, 1)[0].mean(1, keepdim=True), "takes apart the batch"),
+    "largest of the batch": (lambda v: topk_mask(v, 1, 1), "ranks samples of a batch"),
+    "sum with a factor": (lambda v: torch.add(v, v, alpha=2), "alpha is not supported"),
+    "product with a stack of matrices": (lambda v: v @ torch.ones(T, 4, 4).to(v), "right factor has shape .4, 4, 4."),
+    "softmax of whole numbers": (lambda v: v.softmax(2, dtype=torch.int32).to(v.dtype), "casts to torch.int32"),
+    "padding by name": (
+        lambda v: functional.conv1d(v.transpose(0, 1), torch.ones(T, T, 3).to(v), padding="same").transpose(0, 1),
+        "padding='same'; give it as numbers",
+    ),
+    "padding of pictures by name": (
+        lambda v: functional.conv2d(v.view(-1, 1, 4, 1), v.new_ones(1, 1, 3, 3), padding="same").view(v.shape),
+        "padding='same'; give it as numbers",
+    ),
+    "norm of the batch": (
+        lambda v: functional.batch_norm(v.transpose(0, 1), None, None, training=True).transpose(0, 1),
+        "keeps no running statistics",
+    ),
+    "pooling to two values": (
+        lambda v: functional.adaptive_avg_pool2d(v.movedim(1, 0)[:, None], (1, 2)).mean((1, 2, 3))[None, :, None],
+        "only a pooling to size 1",
+    ),
+    "pooling with a divisor": (
+        lambda v: functional.avg_pool2d(v.movedim(1, 0)[:, None], 2, divisor_override=1).mean((1, 2, 3))[None, :, None],
+        "ceil_mode, padding or a divisor",
+    ),
+    "pooling that leaves padding out": (
+        lambda v: functional.avg_pool2d(v.movedim(1, 0)[:, None], 3, 1, 1, False, False)[:, 0].movedim(0, 1),
+        "ceil_mode, padding or a divisor",
+    ),
     "convolution along the batch": (
         lambda v: functional.conv1d(v.flatten(1), torch.ones(T, T, 1)).unflatten(1, (-1, 4)), "give it .N, C, length"
     ),

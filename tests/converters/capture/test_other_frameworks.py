@@ -191,9 +191,39 @@ MEETING: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "last answer": (lambda: looped(plain, lambda rec, mems: rec[-1]), "neither the mean nor the sum over steps"),
     "largest answer": (lambda: looped(plain, lambda rec, mems: torch.stack(rec).amax(0)), "several steps at once"),
     "all answers": (lambda: looped(plain, lambda rec, mems: torch.stack(rec)), "without a mean over time"),
+    "axes that change places": (
+        lambda: looped(plain, lambda rec, mems: torch.stack(rec).permute(0, 2, 1).mean(0)), "several steps at once"
+    ),
+    "joined classes": (lambda: looped(plain, lambda rec, mems: torch.cat(rec, 1)), "aten.cat.default is not supported"),
     "membranes": (lambda: looped(plain, lambda rec, mems: torch.stack(mems).mean(0)), "reads the state of neurons"),
     "two answers": (lambda: looped(plain, lambda rec, mems: (mean(rec, mems), rec[0])), "returns 2 tensors"),
 }  # fmt: skip
+
+
+def identity(x: Tensor) -> Tensor:
+    return nn.functional.linear(x, torch.eye(5, dtype=x.dtype))
+
+
+GATHERED: dict[str, Callable[[list[Tensor], list[Tensor]], Tensor]] = {
+    "joined": lambda rec, mems: torch.cat([r[None] for r in rec]).mean(0),
+    "stacked behind the batch": lambda rec, mems: torch.stack(rec, 1).transpose(0, 1).mean(0),
+    "steps last": lambda rec, mems: torch.stack(rec).movedim(0, -1).mean(-1),
+    "all axes in another order": lambda rec, mems: torch.stack(rec).permute(1, 0, 2).mean(1),
+    "a layer for all steps": lambda rec, mems: identity(torch.stack(rec)).mean(0),
+    "scaled": lambda rec, mems: (2 * torch.stack(rec) / 2).mean(0),
+    "added to itself": lambda rec, mems: (torch.stack(rec) + torch.stack(rec)).mean(0) / 2,
+    "a sum with its axis": lambda rec, mems: torch.stack(rec).sum(0, keepdim=True)[0] / STEPS,
+}  # fmt: skip
+
+
+@snntorch
+@pytest.mark.parametrize("how", GATHERED)
+def test_what_the_steps_made_may_be_gathered_in_any_way(how: str) -> None:
+    clips = clips_for("snntorch loop")
+    wanted, _ = own_spikes(looped(plain), clips)
+    logits, spikes = read_float_graph(capture(looped(plain, GATHERED[how]), clips[:, :1])).run(clips)
+    assert 0.01 < float(spikes["lif1"].mean()) < 0.9
+    torch.testing.assert_close(logits, wanted, rtol=1e-5, atol=1e-6)
 
 
 @snntorch

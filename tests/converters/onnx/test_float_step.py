@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import nir
@@ -14,8 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+import relay_networks
 from networks import GATES, NETS, SHAPE, clips, prepared
 from spikefold.converters.capture import capture
+from spikefold.converters.dialects import import_nir
 from spikefold.converters.float_graph import read_float_graph
 from spikefold.converters.lower import lower_float
 from spikefold.converters.onnx import has_float_step_form, to_onnx_float_step
@@ -98,3 +101,57 @@ def test_neurons_are_named_nodes() -> None:
     assert model.graph.name == "dense net"
     assert any(n.domain == "spikefold" and n.op_type.startswith("FloatLIF") for n in model.graph.node)
     assert [p.value for p in model.metadata_props if p.key == "spikefold_form"] == ["float step"]
+
+
+def recurrent(delay: list[int]) -> nir.NIRGraph:
+    """Neurons with a memory of their current, their input ``delay`` steps late, and weights that lead back."""
+    rng = np.random.default_rng(1)
+    eighths = [(rng.integers(-3, 6, shape) / 8).astype(np.float32) for shape in ((6, 5), (6, 6))]
+    one = np.ones(6)
+    nodes = {
+        "input": nir.Input({"input": np.array([5])}), "late": nir.Delay(np.array(delay) * 1e-4),
+        "in": nir.Linear(eighths[0]), "back": nir.Linear(eighths[1]), "output": nir.Output({"output": np.array([6])}),
+        "cuba": nir.CubaLIF(tau_syn=one * 2e-4, tau_mem=one * 2e-4, r=one * 2, v_leak=0 * one, v_threshold=one,
+                            w_in=one * 2),
+    }  # fmt: skip
+    chains = (["input", "late", "in", "cuba", "output"], ["cuba", "back", "cuba"])
+    return import_nir(nir.NIRGraph(nodes, [e for c in chains for e in pairwise(c)], type_check=False))
+
+
+def test_memories_of_currents_and_what_comes_a_step_late_are_states() -> None:
+    events = clips((8, 4, 5))
+    graph = recurrent([1] * 5)
+    assert has_float_step_form(graph)
+    _, trains = read_float_graph(graph).run(events.float())
+    assert 0.05 < float(trains["cuba"].mean()) < 0.9
+    assert differing(graph, events) == (0, 8 * 4 * 6)
+
+
+@pytest.mark.parametrize(
+    ("delay", "message"), [([2] * 5, "a delay of 2 steps has no"), ([0, 1, 1, 0, 1], "delays differ from neuron")]
+)
+def test_other_delays_are_refused(delay: list[int], message: str) -> None:
+    graph = recurrent(delay)
+    assert not has_float_step_form(graph)
+    with pytest.raises(LoweringError, match=message):
+        to_onnx_float_step(graph)
+
+
+def test_a_gate_of_each_step_streams_as_a_table() -> None:
+    net = prepared(GATES["squeeze per step"]())
+    events = clips((SHAPE[0], 4, *SHAPE[2:]))
+    lowered, _ = lower_float(capture(net, events), events.long().numpy(), "scheduled")
+    assert any(p.gate is not None for p in read_float_graph(lowered).populations)
+    assert differing(lowered, events)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["a rectified current", "a layer after a shift per step"])
+def test_relays_and_biases_of_each_step_stream(name: str) -> None:
+    net, events = relay_networks.make(name)
+    for parameter in net.parameters():  # sums of eighths are exact in float32
+        parameter.data = (8 * parameter.data).round() / 8
+    graph = capture(net, events)
+    populations = read_float_graph(graph).populations
+    assert any(p.relays for p in populations)
+    assert any(p.bias_schedule is not None for p in populations) == ("per step" in name)
+    assert differing(graph, events)[0] == 0

@@ -15,7 +15,7 @@ from generated_graphs import random_clips, random_graph
 from generated_layers import RESETS
 from spikefold.converters import arithmetic, ranges
 from spikefold.converters.fixed_point_graph import Neurons, Relay, Synapse
-from spikefold.converters.gate_program import GateProgram, Step
+from spikefold.converters.gate_program import INTEGER_OPS, GateProgram, Step
 from spikefold.converters.gate_shapes import value_shapes
 from spikefold.converters.reference import population_current, run_reference, sum_currents, synapse_current
 from spikefold.errors import LoweringError
@@ -131,6 +131,56 @@ def test_known_ranges() -> None:
     )
     bounds = ranges.value_bounds(program(*steps), (-1, 9))
     assert bounds == [(-1, 9), (-3, 27), (-54, 6), (-40, 4), (0, 1), (-40, 4), (10, 19)]
+
+
+FIRST, SECOND = step("slice", axis=2, start=0, stop=1), step("slice", axis=2, start=1, stop=2)
+LATER = (FIRST, SECOND, step("add_const", 2, constant=4))  # two values that do not depend on each other
+REACHED: dict[str, tuple[Step, ...]] = {
+    "add": (*LATER, step("add", 1, 3)),
+    "subtract": (*LATER, step("subtract", 1, 3)),
+    "multiply": (*LATER, step("multiply", 1, 3)),
+    "concat": (*LATER, step("concat", 1, 3, axis=2)),
+    "shift_divide": (*LATER, step("add_const", 3, constant=1), step("shift_divide", 1, 4, shift=2)),
+    "add_const": (step("add_const", constant=[-1, 7]),),
+    "multiply_const": (step("multiply_const", constant=[-2, 3]),),
+    "rescale": (step("rescale", multiplier=-3, shift=1, limit=6),),
+    "relu": (step("relu"),),
+    "clip": (step("clip", low=-2, high=1),),
+    "clip beyond": (step("clip", low=7, high=9),),
+    "square_root": (step("multiply", 0, 0), step("square_root", 1)),
+    "sum": (step("sum", axes=(0, 2), keepdim=True),),
+    "max": (step("max", axes=(2,), keepdim=True),),
+    "running_sum": (step("running_sum"),),
+    "running_max": (step("running_max"),),
+    "running_topk_mask": (step("running_topk_mask", k=1),),
+    "topk_mask": (step("topk_mask", k=1, axis=2),),
+    "matmul": (step("matmul", constant=[[1, -2], [3, 4]]),),
+    "conv2d": (step("reshape", shape=(-1, 1, 2, 1)), step("conv2d", 1, constant=[[[[2], [-1]]]], **CONV)),
+    "conv2d with a border": (
+        step("reshape", shape=(-1, 1, 2, 1)), step("add_const", 1, constant=4),
+        step("conv2d", 2, constant=[[[[2], [-1]]]], **{**CONV, "padding": (1, 0)}),
+    ),
+    "look_up": (step("look_up", constant=[4, 9, 2, 8, 1], offset=2),),
+    "look_up below": (step("look_up", constant=[4, 9, 2], offset=-9),),
+    "look_up above": (step("look_up", constant=[4, 9, 2], offset=9),),
+    "permute": (step("permute", axes=(2, 1, 0)),),
+    "broadcast": (FIRST, step("broadcast", 1, shape=(2, -1, 2))),
+    "table": (step("table", constant=[[[3]], [[-5]]]),),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REACHED)
+def test_both_ends_of_a_range_are_reached_by_some_input(name: str) -> None:
+    """Over every current of two steps and two features there is."""
+    low, high = -3, 4
+    every = np.stack(np.meshgrid(*[np.arange(low, high + 1)] * 4), -1).reshape(-1, 2, 2).transpose(1, 0, 2)
+    made = program(*REACHED[name], shape=(2, -1, 2))
+    value = made.run_integer(every)
+    assert ranges.value_bounds(made, (low, high))[-1] == (value.min(), value.max())
+
+
+def test_the_range_of_every_integer_step_is_held_against_all_inputs() -> None:
+    assert {s.op for steps in REACHED.values() for s in steps} == INTEGER_OPS
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def test_resnet19_maps(name: str, chips: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "chips"), [("loihi1", 752), ("loihi2", 10)])
-@pytest.mark.slow
+@pytest.mark.full
 def test_ms_resnet104_maps(name: str, chips: int) -> None:
     _map(ms_resnet104(), name, chips)
 

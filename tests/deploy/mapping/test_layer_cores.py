@@ -68,8 +68,9 @@ def test_a_layer_that_no_core_holds_is_named(cores, rule, used, limit):
     assert (violation.rule, violation.used, violation.limit) == (rule, used, limit)
 
 
-def test_a_layer_may_fit_by_each_part_and_by_no_core():
-    violation = rules(small(), chip((50, 1000), (1000, 100), (1000, 100), (1000, 100)))["weights"]
+@pytest.mark.parametrize("room", [1000, 168])
+def test_a_layer_may_fit_by_each_part_and_by_no_core(room):
+    violation = rules(small(), chip((50, room), (1000, 100), (1000, 100), (1000, 100)))["weights"]
     assert (violation.layer, violation.used, violation.limit) == ("conv1", 72, 50)
     assert "room for its neurons" in violation.advice
 
@@ -94,12 +95,20 @@ def test_a_source_of_three_layers_is_refused():
     assert (violation.layer, violation.used, violation.limit) == ("conv1", 3, 2)
 
 
-def test_kernels_must_be_square():
+@pytest.mark.parametrize(("height", "width"), [(3, 1), (1, 3)])
+def test_kernels_must_be_square(height, width):
     graph = small()
     first = graph.synapses[0]
-    narrow = replace(first, weight=first.weight[:, :, :, 1:2], padding=(1, 0))
+    narrow = replace(first, weight=first.weight[:, :, :height, :width], padding=(height // 2, width // 2))
     violation = rules(replace(graph, synapses=(narrow, *graph.synapses[1:])), speck())["square kernels"]
-    assert (violation.layer, violation.used, violation.limit) == ("conv1", 3, 1)
+    assert (violation.layer, violation.used, violation.limit) == ("conv1", height, width)
+
+
+def test_what_is_written_as_json_says_whether_limits_are_kept_and_that_nothing_was_simulated():
+    for hardware, fits in ((speck(), True), (chip((1000, 1000)), False)):
+        written = sf.map_net(small(), hardware).to_dict()
+        assert written["fits"] is fits is not bool(written["violations"])
+        assert written["simulated"] is False
 
 
 def test_weights_must_fit_the_bits_that_are_stored() -> None:

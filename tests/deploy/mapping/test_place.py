@@ -15,6 +15,7 @@ from neuron_by_neuron import neurons_of, reach
 from spikefold.converters.fixed_point_graph import FixedPointGraph, InputPort, Synapse
 from spikefold.deploy.mapping import place
 from spikefold.deploy.mapping.layout import Mapping
+from spikefold.deploy.mapping.routes import OUTSIDE
 
 TINY = with_mesh(chip_with(neurons_per_core=20, out_axons=200), cores=12, columns=3, rows=2, cores_per_tile=2)
 
@@ -112,6 +113,48 @@ def test_moving_cores_shortens_the_way_of_all_axons(monkeypatch: pytest.MonkeyPa
     assert way(moved) < 0.9 * way(snake)
     assert any("no shorter ways were looked for" in caution for caution in snake.cautions)
     assert not moved.cautions
+
+
+def improved_slowly(routes: list[tuple[int, int, int]], cores: int, mesh: place.Mesh, passes: int) -> list[int]:
+    """The slot of every core as the exchanges leave them, every way measured anew for each that is tried."""
+    slots = list(range(cores))
+    end = -(-cores // mesh.cores) * mesh.cores
+    between = [(a, b, n) for a, b, n in routes if a not in (b, OUTSIDE)]
+
+    def way(of: list[int]) -> int:
+        at = mesh.plane(np.array(of))
+        return sum(n * int(abs(at[a] - at[b]).sum()) for a, b, n in between)
+
+    for _ in range(passes):
+        for core in range(cores):
+            talks = [(b if a == core else a, n) for a, b, n in between if core in (a, b)]
+            at, total = mesh.plane(np.array(slots)), sum(n for _, n in talks)
+            x, y = (round(sum(int(at[o, i]) * n for o, n in talks) / max(1, total)) for i in (0, 1))
+            if not talks or (x, y) == tuple(at[core]):
+                continue
+            tried = []
+            for slot in (s for s in mesh.slots(x, y) if s < end):
+                moved = [slots[core] if s == slot else s for s in slots]
+                moved[core] = slot
+                tried.append(moved)
+            best = min(tried, key=way, default=slots)
+            slots = best if way(best) < way(slots) else slots
+    return slots
+
+
+@pytest.mark.parametrize("cores", [1, 2, 7, 12, 13, 19, 25, 40])
+@pytest.mark.parametrize("seed", range(3))
+def test_cores_change_places_as_when_every_way_is_measured(cores: int, seed: int) -> None:
+    rng, mesh = np.random.default_rng([cores, seed]), place.Mesh(TINY)
+    ends = rng.integers(0, cores, (2, 3 * cores))
+    ends[0, :2] = OUTSIDE
+    axons = rng.integers(1, 9, 3 * cores)
+    routes = list(zip(*ends.tolist(), axons.tolist(), strict=True))
+    for passes in (0, 1, 3):
+        slots = improved_slowly(routes, cores, mesh, passes)
+        got, improved = place.place([(ends[0], ends[1], axons)], cores, mesh, passes)
+        assert improved
+        assert got.tolist() == mesh.places(np.array(slots)).tolist()
 
 
 def test_a_route_of_no_such_connection_is_refused() -> None:

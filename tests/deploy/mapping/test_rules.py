@@ -40,7 +40,11 @@ def test_all_rules_are_told_at_once_on_loihi_and_fewer_on_loihi_2() -> None:
             assert found["attention", n.name].used == gate_activity(n, 5).operations
     assert found["graded payload", "conv1"].used == 4  # 0 to 15
     assert found["graded payload", "conv1"].limit == 0
-    assert {rule for rule, _ in broken(graph, "loihi2")} == {"attention"}
+    on_loihi2 = broken(graph, "loihi2")
+    assert {rule for rule, _ in on_loihi2} == {"attention"}
+    for key, violation in on_loihi2.items():
+        assert "the chip computes none" in found[key].advice
+        assert "programmable neurons might" in violation.advice
 
 
 def test_a_bias_that_changes_with_the_step_is_work_no_chip_does_by_itself() -> None:
@@ -51,6 +55,8 @@ def test_a_reset_to_another_value_is_refused_where_neurons_are_fixed() -> None:
     graph = random_graph(0, resets=("value",))
     assert ("reset", "conv1") in broken(graph)
     assert not broken(graph, "loihi2")
+    to_zero = tuple(n if n.v_reset is None else replace(n, v_reset=n.v_reset * 0) for n in graph.neurons)
+    assert not broken(replace(graph, neurons=to_zero))
 
 
 def chain(layers: int) -> FixedPointGraph:
@@ -114,7 +120,11 @@ def test_thresholds_that_one_source_allows_and_another_does_not_are_a_caution() 
         return sf.map_net(replace(graph, neurons=(mapped, *rest)), "loihi1").cautions
 
     assert cautions(8) == ()
-    assert cautions(9) == ("layer conv1 uses 9 distinct thresholds on a core: sources put the limit at 8 or 16",)
+    for words in (9, 16):
+        assert cautions(words) == (
+            f"layer conv1 uses {words} distinct thresholds on a core: sources put the limit at 8 or 16",
+        )
+    assert any("cores for its 17 distinct thresholds" in caution for caution in cautions(17))
 
 
 def test_a_table_of_operations_has_no_cores() -> None:

@@ -156,8 +156,10 @@ def test_a_layer_that_fits_no_core_is_named_with_its_limit_and_mapped_all_the_sa
     assert len(mapping.cores) == 1  # the limits that can be kept ask for no more
 
 
-def test_a_map_of_thresholds_is_cut_until_every_core_has_few_enough() -> None:
-    graph = one_layer((1, 8, 8), 4)
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_map_of_thresholds_is_cut_until_every_core_has_few_enough(channels: int) -> None:
+    """By rows, for no cut between channels leaves a core fewer thresholds."""
+    graph = one_layer((1, 8, 8), channels)
     striped = replace(graph.neurons[0], v_threshold=np.arange(8).reshape(1, 8, 1) + 40)
     graph = replace(graph, neurons=(striped,))
     mapping = sf.map_net(graph, chip_with(threshold_levels_per_core=2))
