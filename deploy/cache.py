@@ -9,7 +9,6 @@ import functools
 import os
 import re
 import warnings
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata, resources
@@ -116,22 +115,49 @@ class Cache:
             ) from error
 
     def held(self) -> list[Held]:
-        """Entries and bytes of every kind."""
+        """Entries and bytes of every kind.
+
+        Raises
+        ------
+        InputError
+            The folder cannot be read.
+        """
         sizes: dict[str, list[int]] = {}
         for path in self._entries():
-            with suppress(FileNotFoundError):  # another process has just removed it
+            try:
                 sizes.setdefault(path.parent.name, []).append(path.stat().st_size)
+            except FileNotFoundError:  # another process has just removed it
+                continue
+            except OSError as error:
+                raise self._unreadable(error) from error
         return [Held(kind, len(bytes_), sum(bytes_)) for kind, bytes_ in sorted(sizes.items())]
 
     def clear(self) -> int:
-        """Remove all entries, and nothing else that lies in the folder; gives how many they were."""
-        paths = list(self._entries())
+        """Remove all entries, and nothing else that lies in the folder; gives how many they were.
+
+        Raises
+        ------
+        InputError
+            The folder cannot be read, or an entry not be removed.
+        """
+        paths = self._entries()
         for path in paths:
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise InputError(f"{path}: cannot be removed ({error.strerror or error}); see whose it is") from error
         return len(paths)
 
     def _path(self, kind: str, key: str) -> Path:
         return self.folder / kind / f"{key}.npz"
 
-    def _entries(self) -> Iterator[Path]:
-        return (p for p in sorted(self.folder.glob("*/*.npz")) if _ENTRY.fullmatch(p.name))
+    def _entries(self) -> list[Path]:
+        try:
+            return [p for p in sorted(self.folder.glob("*/*.npz")) if _ENTRY.fullmatch(p.name)]
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> InputError:
+        return InputError(
+            f"cache {self.folder}: cannot be read ({error.strerror or error}); set SPIKEFOLD_CACHE to a folder that can"
+        )

@@ -208,9 +208,9 @@ def simulate(
     if as_json:
         print_json(result)
         return
-    from spikefold.deploy.tables import console
+    from spikefold.deploy.tables import print_table
 
-    console().print(table)
+    print_table(table)
     accuracy = "no labels" if result["accuracy"] is None else f"accuracy {result['accuracy']:.1%}"
     typer.echo(f"{result['samples']} samples on {backend}: {accuracy}, {result['seconds']:.1f} s")
 
@@ -231,16 +231,15 @@ def energy(
     Counts are counted; energies are counts times published or estimated constants, each with a low and a high.
     """
     from spikefold.deploy.commands import price_file
-    from spikefold.deploy.tables import console, price_table
+    from spikefold.deploy.tables import price_table, print_table
 
     with _progress(as_json) as report:
         prices = price_file(file, data, hardware, samples, report)
     if as_json:
         print_json({p.hardware: p.to_dict() for p in prices})
         return
-    shown = console()
     for price in prices:
-        shown.print(price_table(price))
+        print_table(price_table(price))
         for note in (*price.fit_notes, *price.notes):
             typer.echo(f"  - {note}")
 

@@ -37,6 +37,12 @@ DataOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
 CheckpointOption = Annotated[str | None, typer.Option(help="Weights for package.module:builder (.pt, .safetensors).")]
+CheckpointsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--checkpoint", help="Weights for package.module:builder; repeated, those of the first builder, the second, ..."
+    ),
+]
 StepsOption = Annotated[int | None, typer.Option(help="T of the clips, handed to a builder that takes time_steps.")]
 AttentionOption = Annotated[
     Literal["static", "scheduled", "causal", "dynamic"],

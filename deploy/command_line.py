@@ -57,11 +57,22 @@ def run(app: typer.Typer) -> None:
     """Run a command; an error, or with ``--strict`` a warning, ends it with one line and exit code 2."""
     warnings.showwarning = _warn  # type: ignore[assignment]  # Python passes all arguments by position
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except SpikefoldError as error:
         _end(str(error))
     except SpikefoldWarning as warning:
         _end(f"{warning} (a warning, which --strict takes for an error)")
+    except typer.Abort:
+        _end("interrupted")
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # Typer's own, whose classes older versions take from click
+            raise
+        message, context = error.format_message(), getattr(error, "ctx", None)
+        if context is not None and message:
+            message = f"{message.rstrip('.')}; see {context.command_path} --help"
+        if message:  # none where the help was shown instead
+            _end(message)
+        sys.exit(2)
 
 
 def _end(reason: str) -> None:

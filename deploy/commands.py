@@ -43,12 +43,13 @@ from spikefold.deploy.report.page import check_report
 from spikefold.deploy.report.page import write_report as write_page
 from spikefold.deploy.report.pictures import write_figures
 from spikefold.deploy.run import Backend, open_net, run
-from spikefold.deploy.sources import Split, check_fit, find_data, find_net, has_splits, random_events
+from spikefold.deploy.sources import Split, check_fit, find_data, find_net, find_nets, has_splits, random_events
 from spikefold.deploy.states import count_states, fire_at_equality
 from spikefold.deploy.tables import activity_table
 from spikefold.deploy.verify import Verification, verify
 from spikefold.deploy.verify_report import write_report
 from spikefold.errors import InputError, SpikefoldWarning
+from spikefold.files import made_folder
 
 Report = Callable[[str], None]
 HELD_OUT: Split = "val"
@@ -82,7 +83,7 @@ def export_net(
     else:
         loaded = random_events(sample, samples, time_steps)
     clips = loaded.clips()
-    check_fit(named, clips)
+    check_fit(named, clips, data if sample is None else f"--sample {sample}")
     report("capturing")
     graph = capture(named.module, torch.from_numpy(clips[:, :1]))
     if sample is not None:
@@ -219,7 +220,12 @@ def verify_net(
 ) -> Verification:  # fmt: skip
     """Compare a net with everything that was made of it, on held-out samples; files of it go to the folder ``out``."""
     if net.endswith(".nir"):
-        raise InputError(f"{net}: verifying takes the trained net, and what was made of it as --file {net}")
+        raise InputError(
+            f"{net}: verifying takes the trained net, and what was made of it as --file {net}; if another program "
+            "wrote this one, give its dialect as --from DIALECT"
+        )
+    if out is not None:  # before anything long is done
+        made_folder(out)
     report("loading")
     graph = None if file is None else open_net(file)
     if graph is not None and graph.attention != "none":
@@ -236,7 +242,7 @@ def verify_net(
             )
         held = min(samples, len(both) // 2)
         held_out, calibration = both[:held], both[held:][:CALIBRATION_SAMPLES]
-    check_fit(named, calibration.clips())
+    check_fit(named, calibration.clips(), data)
     report("comparing module, captured net, integers and backends")
     result = verify(
         named.module,
@@ -282,7 +288,7 @@ def price_file(
 
 
 def compare_nets(
-    nets: Sequence[str], checkpoint: str | None, data: str, calibration: str | None, modes: Sequence[str],
+    nets: Sequence[str], checkpoints: Sequence[str], data: str, calibration: str | None, modes: Sequence[str],
     time_steps: int | None, hardware: Sequence[str], samples: int | None, lava_samples: int,
     threshold_levels: int | None, out: Path | None, page: Path | None, figures: Path | None, report: Report,
 ) -> list[Row]:  # fmt: skip
@@ -294,15 +300,18 @@ def compare_nets(
         raise InputError(f"--data {data} holds the test samples: name training samples with --calibration x.npz")
     if page is not None:  # before anything long is done
         check_report()
+    for folder in (out, figures, None if page is None else page.parent):
+        if folder is not None:
+            made_folder(folder)
     for name in hardware:
         check_priced(load_hardware(name))
-    named = [find_net(n, checkpoint if ":" in n else None, time_steps) for n in nets]
+    named = find_nets(nets, checkpoints, time_steps)
     training = find_data(calibration or data, "train", CALIBRATION_SAMPLES, time_steps)
     test = find_data(data, "test", samples, time_steps)
     if test.labels is None:
         raise InputError(f"{data}: has no labels; comparing accuracies needs labels [N]")
     for net in named:
-        check_fit(net, training.clips())
+        check_fit(net, training.clips(), calibration or data)
     said = data if has_splits(data) else Path(data).name
     evidence = None if page is None and figures is None else Evidence(said, report)
     rows = compare(
@@ -311,7 +320,6 @@ def compare_nets(
         watch=(lambda _: None) if evidence is None else evidence.add,
     )  # fmt: skip
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         write_csv(rows, out / "table.csv")
         write_json(rows, out / "table.json")
         draw_accuracy_energy(rows, out / "accuracy-energy.png")
@@ -323,7 +331,6 @@ def compare_nets(
 def write_evidence(evidence: Evidence, page: Path | None, figures: Path | None) -> None:
     """Write the report, its figures for papers, or both."""
     if page is not None:
-        page.parent.mkdir(parents=True, exist_ok=True)
         write_page(evidence, page)
     if figures is not None:
         write_figures(evidence, figures)

@@ -32,7 +32,7 @@ from spikefold.deploy.mapping.mapper import map_net
 from spikefold.deploy.neurobench_beside import SAMPLES, CountedModule, beside, count_module
 from spikefold.deploy.neurobench_words import reasons
 from spikefold.deploy.price import Price, check_priced, price
-from spikefold.deploy.run import differences, run
+from spikefold.deploy.run import are_right, differences, run
 from spikefold.deploy.sources import NamedNet
 from spikefold.deploy.threshold_cost import threshold_cost
 from spikefold.deploy.verdict import plain_row, ratio, verdicts
@@ -103,7 +103,7 @@ def compare(
     rows = []
     for net in nets:
         report(f"{net.name}: original on {len(labels)} samples")
-        right = module_logits(net.module, clips).argmax(1) == labels
+        right = are_right(module_logits(net.module, clips), labels)
         report(f"{net.name}: capturing and calibrating on {calibration_clips.shape[1]} training samples")
         captured = capture(net.module, torch.from_numpy(np.ascontiguousarray(calibration_clips[:, :1])))
         calibration = calibrate(captured, calibration_clips)
@@ -115,7 +115,7 @@ def compare(
         for mode in modes if calibration.gates else modes[:1]:
             lowered, _ = lower_float(captured, calibration, mode)
             report(f"{net.name} {mode}: lowered float net")
-            lowered_right = run_batches(read_float_graph(lowered), clips).argmax(1) == labels
+            lowered_right = are_right(run_batches(read_float_graph(lowered), clips), labels)
             report(f"{net.name} {mode}: quantising")
             fixed = lower(captured, calibration, mode, name=net.name)
             made = bench.make(original, lowered, lowered_right, fixed)
@@ -159,7 +159,7 @@ class _Bench:
         title = f"{original.net.name} {fixed.attention}"
         self.report(f"{title}: fixed point on ONNX Runtime")
         result = run(fixed, self.clips)
-        right = result.predictions == self.labels
+        right = are_right(result.logits, self.labels)
         check = None
         if self.lava_samples:
             self.report(f"{title}: {self.lava_samples} samples on Lava")

@@ -12,7 +12,7 @@ from spikefold.deploy import completion
 from spikefold.deploy.cli_options import (
     ALL_HARDWARE,
     AttentionsOption,
-    CheckpointOption,
+    CheckpointsOption,
     DataOption,
     FromOption,
     HardwareOption,
@@ -34,7 +34,7 @@ def compare(
         typer.Argument(help="Shipped names, checkpoints, or package.module:builder.", autocompletion=completion.nets),
     ],
     dialect: FromOption = None,
-    checkpoint: CheckpointOption = None,
+    checkpoint: CheckpointsOption = None,
     data: DataOption = "saccade-mnist",
     calibration: Annotated[str | None, typer.Option(help="Training .npz; needed when DATA is an .npz.")] = None,
     attention: AttentionsOption = ["static", "dynamic"],  # noqa: B006  # typer copies it
@@ -61,11 +61,19 @@ def compare(
 
     with progress(as_json) as say:
         rows = compare_nets(
-            [with_dialect(n, dialect) if n.endswith(".nir") else n for n in nets], checkpoint, data, calibration,
+            [with_dialect(n, dialect) if n.endswith(".nir") else n for n in nets], checkpoint or [], data, calibration,
             attention, time_steps, hardware, samples, lava_samples, threshold_levels, out, report, figures,
             say,
         )  # fmt: skip
     show_rows(rows, as_json)
+    if not as_json:
+        for what, path in (
+            ("table.csv, table.json, accuracy-energy.png", out),
+            ("report", report),
+            ("figures", figures),
+        ):
+            if path is not None:
+                typer.echo(f"{what}: {path}")
 
 
 def show_rows(rows: Sequence[Row], as_json: bool) -> None:
@@ -75,10 +83,10 @@ def show_rows(rows: Sequence[Row], as_json: bool) -> None:
 
         print_json(plain_rows(rows))
         return
-    from spikefold.deploy.tables import answers, comparison_table, console, differences, neurobench_table, notes
+    from spikefold.deploy.tables import answers, comparison_table, differences, neurobench_table, notes, print_table
 
-    console().print(comparison_table(rows))
+    print_table(comparison_table(rows))
     if any(row.neurobench is not None for row in rows):
-        console().print(neurobench_table(rows))
+        print_table(neurobench_table(rows))
     for line in (*differences(rows), *answers(rows), *(f"  - {note}" for note in notes(rows))):
         typer.echo(line)

@@ -14,6 +14,7 @@ from spikefold.deploy.report.evidence import Evidence
 from spikefold.deploy.report.page import check_report, write_report
 from spikefold.deploy.sources import SACCADE_MNIST, find_data, find_net
 from spikefold.errors import InputError
+from spikefold.files import made_folder
 
 CALIBRATION_SAMPLES = 128
 _NETS = ("plain", "asa", "fsta")
@@ -31,10 +32,8 @@ def run_demo(out: Path, quick: bool, report: Callable[[str], None]) -> list[Row]
     report : callable
         Called with a line on what happens next.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; name a folder")
     check_report()
-    out.mkdir(parents=True, exist_ok=True)
+    made_folder(out)
     report("filming the digits with three saccades")
     calibration = find_data(SACCADE_MNIST, "train", CALIBRATION_SAMPLES).clips()
     test = find_data(SACCADE_MNIST, "test", 100 if quick else None)

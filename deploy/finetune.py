@@ -22,6 +22,7 @@ from spikefold.deploy.commands import Report, write_net
 from spikefold.deploy.run import run
 from spikefold.deploy.sources import NamedNet, check_fit, find_data, find_net, has_splits
 from spikefold.errors import InputError
+from spikefold.files import check_place
 from spikefold.models.data.events import EventData
 from spikefold.models.recipes import RECIPES, Recipe
 from spikefold.models.training import TrainingData, evaluate, fit, training_data
@@ -98,7 +99,7 @@ def finetune(
     tell = report if report is not None else _silent
     time_steps, classes = data.train.frames.shape[1], 1 + int(_labels(data.train).max())
     clips = data.train.clips(samples)
-    check_fit(net, clips)
+    check_fit(net, clips, "the training data")
     tell(f"capturing, calibrating on {clips.shape[1]} training samples and quantising")
     graph = capture(net.module, torch.from_numpy(clips[:, :1]))
     lowered = lower(graph, clips, mode, cast(Literal[8], bits), net.name)  # other widths are refused there
@@ -131,14 +132,15 @@ def finetune_net(
 
     Its metadata say how to make it again.
     """
+    if out is not None:
+        out = out if out.suffix == ".nir" else out.with_name(f"{out.name}.nir")
+        check_place(out)
     clips, test, source = _find_clips(data)
     named = find_net(net, checkpoint, clips.train.frames.shape[1])
     rate = LEARNING_RATE if learning_rate is None else learning_rate
     done = finetune(named, clips, test, mode, bits, epochs, seed, samples, rate, report)
     stem = named.name if done.graph.attention == "none" else f"{named.name}-{mode}"
     path = out if out is not None else Path(f"{stem}-tuned.nir")
-    if path.suffix != ".nir":
-        path = path.with_name(f"{path.name}.nir")
     words = ["spikefold", "finetune", net if ":" in net else Path(net).name]
     if checkpoint is not None:
         words += ["--checkpoint", Path(checkpoint).name]

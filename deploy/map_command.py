@@ -31,23 +31,22 @@ def map_(
     from spikefold.deploy.mapping.layout import Mapping
     from spikefold.deploy.mapping.mapper import map_net
     from spikefold.deploy.mapping_tables import draw_mapping, layer_cores_table, layers_table, summary_lines
-    from spikefold.deploy.tables import console
-    from spikefold.files import atomic_path
+    from spikefold.deploy.tables import print_table
+    from spikefold.files import atomic_path, made_folder
 
     with progress(as_json) as report:
         report("mapping")
         mapping = map_net(file, hardware)
         if out is not None:
             report("writing")
-            out.mkdir(parents=True, exist_ok=True)
-            with atomic_path(out / "mapping.json") as temporary:
+            with atomic_path(made_folder(out) / "mapping.json") as temporary:
                 temporary.write_text(json.dumps(mapping.to_dict()))
             if isinstance(mapping, Mapping):
                 draw_mapping(mapping, out / "mapping.png")
     if as_json:
         print_json(mapping.to_dict())
     else:
-        console().print(layers_table(mapping) if isinstance(mapping, Mapping) else layer_cores_table(mapping))
+        print_table(layers_table(mapping) if isinstance(mapping, Mapping) else layer_cores_table(mapping))
         for line in summary_lines(mapping):
             typer.echo(line)
     if mapping.violations:

@@ -50,7 +50,7 @@ def draw_accuracy_energy(rows: Sequence[Row], path: str | os.PathLike[str]) -> N
         low, high = axes.get_xlim()
         axes.xaxis.set_major_formatter(FuncFormatter(_plain))
         axes.xaxis.set_minor_formatter(FuncFormatter(_plain) if high < 10 * low else NullFormatter())
-        axes.set_xlabel("energy per inference (uJ)")
+        axes.set_xlabel("energy per inference (µJ)")
         axes.set_title(panel.title, fontsize=9, wrap=True)
         axes.grid(alpha=0.3)
         if i == 0:

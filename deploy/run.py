@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,10 +67,31 @@ class Run(Shown, by="spikefold.deploy.notebook"):
         return activity(self.graph, self.time_steps, self.input_counts, self.spike_counts, self.synops)
 
     def accuracy(self, labels: NDArray[np.int64]) -> float:
-        """Share of right classes."""
-        if len(labels) != len(self.logits):
-            raise InputError(f"{len(labels)} labels for {len(self.logits)} samples")
-        return float((self.predictions == labels).mean())
+        """Share of right classes; InputError where `check_labels` refuses the labels."""
+        return float(are_right(self.logits, labels).mean())
+
+
+def are_right(logits: NDArray[Any], labels: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    """Which samples the greatest of ``logits`` ``[B, classes]`` names rightly; bool ``[B]``."""
+    check_labels(labels, *logits.shape)
+    return np.asarray(logits.argmax(1) == labels)
+
+
+def check_labels(labels: NDArray[np.integer[Any]], samples: int, classes: int) -> None:
+    """Refuse labels by which an accuracy would say nothing.
+
+    Raises
+    ------
+    InputError
+        There are not as many as samples, or one is of a class that the net does not tell.
+    """
+    if labels.shape != (samples,):
+        raise InputError(f"labels have shape {labels.shape}; {samples} clips need ({samples},)")
+    if samples and int(labels.max()) >= classes:
+        raise InputError(
+            f"labels: value {int(labels.max())}; the net tells {classes} classes, numbered from 0 to {classes - 1}: "
+            "give the data that it was trained for"
+        )
 
 
 def open_net(net: Net) -> FixedPointGraph:
@@ -78,6 +99,8 @@ def open_net(net: Net) -> FixedPointGraph:
     if isinstance(net, FixedPointGraph):
         return net
     path = find_file(net)
+    if path.suffix not in (".nir", ".net"):
+        raise InputError(f"net {net}: is no .nir file; `spikefold export` makes one of a trained net")
     return load_lava_dl(path) if path.suffix == ".net" else load_nir(path)
 
 

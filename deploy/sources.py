@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import math
 import os
 import re
 import sys
-from collections.abc import Mapping
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +23,9 @@ from torch import nn
 
 from spikefold.converters.capture.forms import as_clip_net
 from spikefold.converters.dialects import DIALECTS, ImportedNet, import_nir, open_graph
-from spikefold.errors import CaptureError, FileFormatError, InputError
+from spikefold.errors import CaptureError, FileFormatError, InputError, SpikefoldWarning
 from spikefold.models import EventData, load_npz, load_state_dict_file, saccade_mnist
-from spikefold.models.checkpoints import load
+from spikefold.models.checkpoints import SHIPPED, load
 from spikefold.models.data import tonic_events
 from spikefold.models.weights import misfit
 
@@ -68,14 +71,64 @@ def find_net(net: str, checkpoint: str | None = None, time_steps: int | None = N
         return NamedNet(Path(file).stem, _import(file, dialect))
     if net.endswith(".net"):
         raise InputError(f"net {net}: is of integers already; export, simulate, energy, map, sweep and info take it")
-    if ":" in net and not os.path.exists(net):
+    if _is_builder(net):
         module = _build(net, time_steps)
         if checkpoint is not None:
             _load_weights(module, checkpoint)
-        return NamedNet(net.rpartition(":")[0].rpartition(".")[2], as_clip_net(module.eval()))
+        else:
+            _warn_of_chance(net, module, time_steps)
+        return NamedNet(_name(net), as_clip_net(module.eval()))
+    if Path(net).suffix in (".pt", ".pth", ".ckpt") or _is_python(net):
+        python = _as_module(net) if _is_python(net) else "my_nets"
+        raise InputError(
+            f"net {net}: for a network of your own name the function that builds it, such as {python}:build, and give "
+            "its weights as --checkpoint w.pt"
+        )
     if checkpoint is not None:
         raise InputError(f"--checkpoint {checkpoint}: {net} brings its own weights; use it with package.module:builder")
     return NamedNet(Path(net).stem, load(net))
+
+
+def _name(reference: str) -> str:
+    """The module's name, with the builder's where it has another than build: one file may hold several nets."""
+    module, _, attribute = reference.partition(":")
+    short = module.rpartition(".")[2]
+    return short if attribute == "build" else f"{short}-{attribute}"
+
+
+def _is_python(net: str) -> bool:
+    """Whether it is a file of Python, or the name that one here is imported by."""
+    return net not in SHIPPED and os.path.isfile(f"{_as_module(net).replace('.', os.sep)}.py")
+
+
+def _as_module(file: str) -> str:
+    return file.removeprefix("./").removesuffix(".py").replace(os.sep, ".")
+
+
+def find_nets(nets: Sequence[str], checkpoints: Sequence[str], time_steps: int | None = None) -> list[NamedNet]:
+    """Load networks, each builder among them with the next of the checkpoints (or all without); see `find_net`.
+
+    Raises
+    ------
+    InputError
+        There are not as many checkpoints as builders, or two nets go by one name.
+    """
+    builders = [net for net in nets if _is_builder(net)]
+    if checkpoints and len(checkpoints) != len(builders):
+        raise InputError(
+            f"{len(checkpoints)} --checkpoint for {len(builders)} package.module:builder among the nets: give each its "
+            "own, in the same order"
+        )
+    weights = iter(checkpoints)
+    named = [find_net(net, next(weights, None) if _is_builder(net) else None, time_steps) for net in nets]
+    for name, times in Counter(net.name for net in named).items():
+        if times > 1:
+            raise InputError(f"nets {', '.join(nets)}: {times} go by the name {name}; give their files other names")
+    return named
+
+
+def _is_builder(net: str) -> bool:
+    return ":" in net and ".nir@" not in net and not os.path.exists(net)
 
 
 def _import(file: str, said: str) -> nn.Module:
@@ -97,14 +150,24 @@ def _import(file: str, said: str) -> nn.Module:
 
 def _build(reference: str, time_steps: int | None) -> nn.Module:
     module_name, _, attribute = reference.partition(":")
+    if module_name.endswith(".py"):
+        raise InputError(f"net {reference!r}: write it as Python imports it, {_as_module(module_name)}:{attribute}")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        builder: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            builder = getattr(builder, part)
+        imported = importlib.import_module(module_name)
     except (ImportError, AttributeError, SyntaxError, TypeError, ValueError) as error:
-        raise InputError(f"net {reference!r}: cannot be imported from {os.getcwd()} ({error})") from error
+        raise InputError(
+            f"net {reference!r}: {module_name} cannot be imported from {os.getcwd()} ({error}); give the command in "
+            "the folder where it lies"
+        ) from error
+    try:
+        builder: Any = functools.reduce(getattr, attribute.split("."), imported)
+    except AttributeError as error:
+        own = [n for n, v in vars(imported).items() if callable(v) and getattr(v, "__module__", "") == module_name]
+        raise InputError(
+            f"net {reference!r}: {error}; name a function of it that returns an nn.Module, among {', '.join(own)}"
+        ) from error
     if isinstance(builder, nn.Module):
         return builder
     if not callable(builder):
@@ -115,16 +178,28 @@ def _build(reference: str, time_steps: int | None) -> nn.Module:
         built = builder(**arguments)
     except TypeError as error:
         raise InputError(
-            f"net {reference!r}: calling it failed ({error}); it may take time_steps and nothing else"
+            f"net {reference!r}: calling it failed ({error}); name a function that takes nothing, or time_steps alone"
         ) from error
     if not isinstance(built, nn.Module):
         raise InputError(f"net {reference!r}: returned a {type(built).__name__}; it must return an nn.Module")
     return built
 
 
+def _warn_of_chance(reference: str, module: nn.Module, time_steps: int | None) -> None:
+    """Warn where building once more gives other weights: they are random, not trained."""
+    built, again = module.state_dict(), _build(reference, time_steps).state_dict()
+    if any(k not in again or not torch.equal(v, again[k]) for k, v in built.items()):
+        warnings.warn(
+            f"net {reference}: has other weights each time it is built, so it is not trained; give its weights as "
+            "--checkpoint w.pt",
+            SpikefoldWarning,
+            stacklevel=3,
+        )
+
+
 def _load_weights(module: nn.Module, checkpoint: str) -> None:
-    found = load_state_dict_file(checkpoint)
     wanted = module.state_dict()
+    found = _without_wrapper(load_state_dict_file(checkpoint), wanted)
     problems = [f"{k} is missing" for k in wanted if k not in found] + [
         f"{k} is not in the net" for k in found if k not in wanted
     ]
@@ -136,8 +211,18 @@ def _load_weights(module: nn.Module, checkpoint: str) -> None:
     problems = problems or [f"{k} {said}" for k in wanted if (said := misfit(found[k], wanted[k])) is not None]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise FileFormatError(f"{checkpoint}: is of another architecture: {'; '.join(problems[:3])}{more}")
+        raise FileFormatError(
+            f"{checkpoint}: is of another architecture: {'; '.join(problems[:3])}{more}; name the builder that it was "
+            "trained with"
+        )
     module.load_state_dict(found)
+
+
+def _without_wrapper(found: dict[str, torch.Tensor], wanted: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The same without what a wrapper (DataParallel's ``module.``) put before all names, if they fit then."""
+    wrapper = next(iter(found)).partition(".")[0] + "."
+    bare = {name.removeprefix(wrapper): tensor for name, tensor in found.items()}
+    return bare if set(bare) == set(wanted) else found
 
 
 def find_data(data: str, split: Split, limit: int | None = None, time_steps: int | None = None) -> EventData:
@@ -203,13 +288,14 @@ def has_splits(data: str) -> bool:
     return data == SACCADE_MNIST or tonic_events.parse(data) is not None
 
 
-def check_fit(net: NamedNet, clips: NDArray[Any]) -> None:
-    """Run one clip through the module, so that a shape that does not fit is said in one clear line."""
+def check_fit(net: NamedNet, clips: NDArray[Any], data: str) -> None:
+    """Run one clip of ``data`` through the module, so that a shape that does not fit is said in one clear line."""
     try:
         with torch.no_grad():
             net.module(torch.from_numpy(clips[:, :1]).float())
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CaptureError(
-            f"net {net.name!r} cannot run on clips of shape {clips[:, :1].shape} [T, B, C, H, W]: {first}"
+            f"net {net.name!r} cannot run on clips of {data}, [T, B, C, H, W] = {clips[:, :1].shape}: {first}; give "
+            "such as it was trained on as --data, with its T and size"
         ) from error

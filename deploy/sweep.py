@@ -32,7 +32,7 @@ from spikefold.deploy.hardware import ChipHardware, OperationsHardware, load_har
 from spikefold.deploy.mapping.layout import Mapping
 from spikefold.deploy.price import check_priced, price
 from spikefold.deploy.price_record import Price
-from spikefold.deploy.run import Run, open_net
+from spikefold.deploy.run import Run, are_right, open_net
 from spikefold.deploy.sources import NamedNet
 from spikefold.deploy.stored import Stored, digest, unpack
 from spikefold.deploy.sweep_jobs import Clips, Counted, Gates, merge, read_mapping
@@ -241,7 +241,7 @@ def sweep(
             report(f"{setting.net} {setting.mode}: pricing")
             key = digest(setting.graph.to_plain())
             counted = runs[key]
-            right = counted.predictions == labels
+            right = are_right(counted.logits, labels)
             first = rows[0].right if rows else right
             before = None if setting.source is None else floats[setting.source] == labels
             for i, chip in enumerate(chips):

@@ -9,7 +9,7 @@ import typer
 
 from spikefold.deploy import completion
 from spikefold.deploy.cli_options import (
-    CheckpointOption,
+    CheckpointsOption,
     DataOption,
     HardwareOption,
     JsonOption,
@@ -28,7 +28,7 @@ def sweep(
             autocompletion=completion.nets,
         ),
     ],
-    checkpoint: CheckpointOption = None,
+    checkpoint: CheckpointsOption = None,
     data: DataOption = "saccade-mnist",
     calibration: Annotated[str | None, typer.Option(help="Training .npz; needed when DATA is an .npz.")] = None,
     attention: Annotated[
@@ -59,18 +59,20 @@ def sweep(
     The table does not depend on how many there are. What a lost worker was doing is done again, and an interrupted
     sweep goes on where it was when the same command is given again.
     """
-    from spikefold.deploy.sources import check_fit, find_data, find_net, has_splits
+    from spikefold.deploy.sources import check_fit, find_data, find_nets, has_splits
     from spikefold.deploy.sweep import CALIBRATION_SAMPLES
     from spikefold.deploy.sweep import sweep as run_sweep
     from spikefold.deploy.sweep_table import markdown, plain_rows, write_tables
     from spikefold.errors import InputError
+    from spikefold.files import made_folder
 
     with progress(as_json) as report:
+        if out is not None:
+            made_folder(out)  # before anything long is done
         report("loading")
-        variants = [
-            n if n.endswith((".nir", ".net")) else find_net(n, checkpoint if ":" in n else None, time_steps)
-            for n in nets
-        ]
+        integers = (".nir", ".net")
+        trained = iter(find_nets([n for n in nets if not n.endswith(integers)], checkpoint or [], time_steps))
+        variants = [n if n.endswith(integers) else next(trained) for n in nets]
         test = find_data(data, "test", samples, time_steps)
         if test.labels is None:
             raise InputError(f"{data}: has no labels; comparing accuracies needs labels [N]")
@@ -84,7 +86,7 @@ def sweep(
             limit = None if seed else CALIBRATION_SAMPLES
             training = find_data(calibration or data, "train", limit, time_steps).clips()
             for net in to_lower:
-                check_fit(net, training)
+                check_fit(net, training, calibration or data)
         done = run_sweep(
             variants, training, test.clips(), test.labels, modes=attention, bits=bits,  # type: ignore[arg-type]
             threshold_levels=threshold_levels or (None,), seeds=seed or (None,), hardware=hardware, shard=shard,

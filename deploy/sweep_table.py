@@ -14,7 +14,7 @@ from spikefold.deploy.comparison import Paired
 from spikefold.deploy.quantity import Range
 from spikefold.deploy.sweep import SweepRow
 from spikefold.deploy.words import change, count, ranged
-from spikefold.files import atomic_path
+from spikefold.files import atomic_path, made_folder
 
 
 def plain_row(row: SweepRow) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def markdown(rows: Sequence[SweepRow]) -> list[str]:
 
 def write_tables(rows: Sequence[SweepRow], folder: Path) -> None:
     """``sweep.json``, ``sweep.csv`` and ``sweep.md`` in ``folder``, which is made if it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    made_folder(folder)
     with atomic_path(folder / "sweep.json") as temporary:
         temporary.write_text(json.dumps(plain_rows(rows), indent=1) + "\n", encoding="utf-8")
     with atomic_path(folder / "sweep.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from spikefold.deploy.activity import Activity
@@ -246,6 +247,21 @@ def activity_table(activity: Activity) -> Table:
         gate = count(layer.gate.operations) if layer.gate else "-"
         table.add_row(layer.name, count(layer.neurons), count(layer.messages), rate, count(into), gate)
     return table
+
+
+def print_table(table: Table, shown: Console | None = None) -> None:
+    """Print a table; where the terminal is too narrow for its longest words, a line for each row instead."""
+    shown = console() if shown is None else shown
+    unbounded = shown.options.update(max_width=10_000)  # what a terminal is too narrow for is not measured there
+    if Measurement.get(shown, unbounded, table).minimum <= shown.width:
+        shown.print(table)
+        return
+    heads, cells = [str(c.header) for c in table.columns], zip(*(c.cells for c in table.columns), strict=True)
+    if table.title:
+        shown.print(table.title)
+    for first, *rest in cells:
+        said = ", ".join(f"{head} {cell}" for head, cell in zip(heads[1:], rest, strict=True) if str(cell).strip())
+        shown.print(f"  {first}: {said}", markup=False)
 
 
 def console(stderr: bool = False) -> Console:

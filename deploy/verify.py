@@ -37,7 +37,7 @@ from spikefold.converters.show import Shown
 from spikefold.deploy.cautions import Caution, of_clips, of_gates, of_ranges, of_states
 from spikefold.deploy.equality import BACKENDS, BackendEquality, VerifiedBackend, check_backends
 from spikefold.deploy.layer_errors import AttentionChange, Quantisation, measure_layers
-from spikefold.deploy.run import Net, open_net
+from spikefold.deploy.run import Net, check_labels, open_net
 from spikefold.deploy.states import LayerStates
 from spikefold.deploy.teacher_forcing import Folding, check_folding
 from spikefold.errors import InputError
@@ -116,13 +116,15 @@ def verify(
         A backend is missing or failed.
     """
     calibrated = calibration_clips.clips if isinstance(calibration_clips, Calibration) else calibration_clips
-    _check(clips, calibrated, labels)
+    _check(clips, calibrated)
     captured = capture(module, torch.from_numpy(np.ascontiguousarray(clips[:, :1])).float())
     calibration = calibration_clips if isinstance(calibration_clips, Calibration) else calibrate(captured, calibrated)
     fixed = open_net(graph) if graph is not None else lower(captured, calibration, attention)
     lowered_graph, left = lower_float(captured, calibration, attention)
     float_net, lowered = read_float_graph(captured), read_float_graph(lowered_graph)
     _check_graph(fixed, lowered, attention)
+    if labels is not None:
+        check_labels(labels, clips.shape[1], fixed.output.size)
     whole = check_input(fixed, clips)
     folding = check_folding(module, float_net, clips)
     errors = measure_layers(float_net, lowered, fixed, calibration, whole, labels)
@@ -136,9 +138,7 @@ def verify(
     )  # fmt: skip
 
 
-def _check(
-    clips: NDArray[np.generic], calibrated: NDArray[np.generic], labels: NDArray[np.integer[Any]] | None
-) -> None:
+def _check(clips: NDArray[np.generic], calibrated: NDArray[np.generic]) -> None:
     """Refuse data that do not fit each other; what the net takes is checked by those who run it."""
     if clips.ndim < 3 or 0 in clips.shape:
         raise InputError(f"clips have shape {clips.shape}; [T, B, *features], none of them 0, is needed")
@@ -146,8 +146,6 @@ def _check(
         raise InputError(
             f"clips have features {clips.shape[2:]}, the calibration clips {calibrated.shape[2:]}: both go into one net"
         )
-    if labels is not None and labels.shape != (clips.shape[1],):
-        raise InputError(f"labels have shape {labels.shape}; {clips.shape[1]} clips need ({clips.shape[1]},)")
 
 
 def _check_graph(graph: FixedPointGraph, net: FloatNet, attention: Attention) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from spikefold.deploy.equality import BackendEquality
 from spikefold.deploy.states import Used
 from spikefold.deploy.verify import Verification
-from spikefold.files import atomic_path
+from spikefold.files import atomic_path, made_folder
 
 
 def summary_lines(v: Verification) -> list[str]:
@@ -29,8 +29,8 @@ def headlines(v: Verification) -> list[str]:
 
 def write_report(v: Verification, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
     """Write ``verification.json`` and ``layers.csv`` into ``folder``, which is made; returns their paths."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    whole, table = Path(folder, "verification.json"), Path(folder, "layers.csv")
+    made = made_folder(folder)
+    whole, table = made / "verification.json", made / "layers.csv"
     with atomic_path(whole) as temporary:
         temporary.write_text(json.dumps(v.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     rows = layer_rows(v)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from spikefold.deploy.comparison import Paired
 from spikefold.deploy.quantity import Range
 
-_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"), (1e-12, "p"))
+_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
 
 def si(value: float, unit: str) -> str:
-    """A number with three digits and an SI prefix: ``4.6e-4, "J"`` becomes ``460 uJ``."""
+    """A number with three digits and an SI prefix: ``4.6e-4, "J"`` becomes ``460 µJ``."""
     if value == 0:
         return f"0 {unit}"
     factor, prefix = next(((f, p) for f, p in _PREFIXES if abs(value) >= f), _PREFIXES[-1])

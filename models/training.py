@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from spikefold.errors import InputError
+from spikefold.files import check_place
 from spikefold.models.augment import mixup
 from spikefold.models.checkpoint import CheckpointMeta, save_checkpoint
 from spikefold.models.data import saccade_mnist, tonic_events
@@ -243,6 +244,7 @@ def train_checkpoint(
     This is what ``spikefold train`` does; the header of the file holds that command line. ``recipe`` is a name of
     `spikefold.models.recipes.RECIPES`; the rest as for `train`.
     """
+    check_place(out)
     chosen = recipe_named(recipe)
     epochs = chosen.epochs if epochs is None else epochs
     data = training_data(data_name)

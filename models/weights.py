@@ -20,7 +20,8 @@ _PICKLES = (".pt", ".pth", ".tar", ".ckpt")
 def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """Read weights from ``.safetensors``, ``.pt``, ``.pth``, ``.tar`` or ``.ckpt`` without running code in the file.
 
-    A file that holds a dictionary with the weights under ``state_dict``, ``model`` or ``net`` is unwrapped.
+    A file that holds a dictionary with the weights under ``state_dict``, ``model_state_dict``, ``model`` or ``net`` is
+    unwrapped.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def _read_pickle(file: Path) -> dict[str, torch.Tensor]:
         ) from error
     except Exception as error:  # a damaged pickle fails in a hundred ways
         raise FileFormatError(f"{file}: cannot be read ({type(error).__name__}: {error}); save it again") from error
-    for key in ("state_dict", "model", "net"):
+    for key in ("state_dict", "model_state_dict", "model", "net"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content:
@@ -94,7 +95,10 @@ def _read_pickle(file: Path) -> dict[str, torch.Tensor]:
         )
     for name, tensor in content.items():
         if not isinstance(tensor, torch.Tensor):
-            raise FileFormatError(f"{file}: entry {name!r} is a {type(tensor).__name__}, not a tensor")
+            raise FileFormatError(
+                f"{file}: entry {name!r} is a {type(tensor).__name__}, not a tensor; "
+                "save it with torch.save(net.state_dict(), path)"
+            )
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
             raise FileFormatError(
                 f"{file}: {name} is {tensor.layout} {tensor.dtype} on {tensor.device}; save plain tensors"

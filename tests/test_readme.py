@@ -20,7 +20,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README.read_text(), flags=re.DOTALL)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.lava
 @pytest.mark.skipif(lava_python() is None, reason=explain_missing())
 def test_the_users_own_net_goes_through_every_command_of_the_readme(tmp_path: Path) -> None:

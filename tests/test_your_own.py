@@ -46,7 +46,7 @@ def run_all(tmp_path: Path, page: str, file: str) -> list[str]:
     return said
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize(
     "framework", [pytest.param(f, marks=pytest.mark.outside(f)) for f in ("snntorch", "spikingjelly", "norse")]
 )
@@ -57,7 +57,7 @@ def test_a_net_of_another_framework_is_exported_as_the_guide_says(tmp_path: Path
     assert (tmp_path / f"{framework}_net.step.onnx").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_cbam_goes_through_every_command_of_the_guide(tmp_path: Path) -> None:
     exported, simulated, verified = run_all(tmp_path, "your_attention.md", "cbam_net.py")
     assert "attention dynamic" in exported

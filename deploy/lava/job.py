@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikefold.converters.fixed_point_graph import FixedPointGraph
-from spikefold.errors import SpikefoldError
+from spikefold.errors import BackendError, SpikefoldError
 
 JOB = "job.npz"
 RESULT = "result.npz"
@@ -45,11 +45,30 @@ def write_result(folder: Path, spikes: dict[str, NDArray[np.int64]], membranes: 
 def read_result(
     folder: Path, graph: FixedPointGraph
 ) -> tuple[dict[str, NDArray[np.int64]], dict[str, NDArray[np.int64]]]:
-    """Read what `write_result` wrote for ``graph``."""
-    with np.load(folder / RESULT) as result:
-        spikes = {n.name: result[f"spikes_{i}"] for i, n in enumerate(graph.neurons)}
-        membranes = {n.name: result[f"membranes_{i}"] for i, n in enumerate(graph.neurons)}
+    """Read what `write_result` wrote for ``graph``.
+
+    Raises
+    ------
+    BackendError
+        There is no result, or it is damaged or of another net.
+    """
+    try:
+        with np.load(folder / RESULT) as result:
+            spikes = {n.name: result[f"spikes_{i}"] for i, n in enumerate(graph.neurons)}
+            membranes = {n.name: result[f"membranes_{i}"] for i, n in enumerate(graph.neurons)}
+    except FileNotFoundError:
+        raise BackendError("Lava's child process ended without a result: run 'spikefold doctor'") from None
+    except Exception as error:  # numpy and zipfile raise whatever comes up on a damaged file
+        raise BackendError(_damaged(f"{type(error).__name__}: {error}")) from error
+    for n in graph.neurons:
+        for found in (spikes[n.name], membranes[n.name]):
+            if found.dtype.kind != "i" or found.shape[2:] != n.shape:
+                raise BackendError(_damaged(f"neurons {n.name!r} have {found.dtype} {found.shape}"))
     return spikes, membranes
+
+
+def _damaged(why: str) -> str:
+    return f"the result of Lava's child process is damaged ({why}): run it again; more than once, check the disk"
 
 
 def write_error(folder: Path, error: Exception) -> None:
@@ -61,7 +80,7 @@ def write_error(folder: Path, error: Exception) -> None:
 def read_error(folder: Path) -> str | None:
     """Read what `write_error` wrote; None when it wrote nothing."""
     path = folder / ERROR
-    return path.read_text() if path.exists() else None
+    return path.read_text(errors="replace") if path.exists() else None
 
 
 def sign_of_life(path: Path, text: str) -> None:
@@ -73,7 +92,7 @@ def sign_of_life(path: Path, text: str) -> None:
 def read_progress(folder: Path) -> list[str]:
     """Read the signs of life so far, oldest first."""
     path = folder / PROGRESS
-    return path.read_text().splitlines() if path.exists() else []
+    return path.read_text(errors="replace").splitlines() if path.exists() else []
 
 
 def last_step(folder: Path) -> int:
@@ -86,8 +105,11 @@ def last_step(folder: Path) -> int:
 def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write an npz under a temporary name and rename it, so that a reader sees all of it or nothing."""
     temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise BackendError(f"{path}: {error.strerror or error}; let TMPDIR name a folder with room") from error

@@ -115,8 +115,14 @@ def accuracy_energy(rows: Sequence[Row], hardware: str) -> Any:
     ]  # fmt: skip
     ends = [end for row in rows for r in [prices_of(row, hardware).total] for end in (r.low, r.high)]
     ends += [p.total.value for p in anns.values()]
+    found = [100 * row.accuracy_fixed for row in rows]
+    room = max(0.5, 0.1 * (max(found) - min(found)))
+    low, high = min(found) - room, min(max(found) + room, 100.0)
+    if high == 100:
+        high += 0.04 * (high - low)  # room for the bars, and less than a tick: no number stands above 100 %
     return _figure(
-        traces, 340, xaxis=_log_joules(ends), yaxis=_axis("fixed-point accuracy, %"), shapes=shapes
+        traces, 340, xaxis=_log_joules(ends), shapes=shapes,
+        yaxis=_axis("fixed-point accuracy, %", range=[low, high]),
     )  # fmt: skip
 
 
@@ -175,18 +181,16 @@ def energy_by_layer(layers: Sequence[LayerEnergy]) -> Any:
 def rates(form: FormEvidence) -> Any:
     """Messages per neuron and step, a row each layer, a column each step."""
     values: Float = np.array(list(form.rates.values()), np.float64) * 100
-    return _cells(values, _named(list(form.rates)), "step of the clip", "%", "layer %{y}, step %{x}: %{z:.2f} %", ".1f")
+    return _cells(values, _named(list(form.rates)), "%", "layer %{y}, step %{x}: %{z:.2f} %", ".1f")
 
 
-def _cells(values: Float, rows: dict[str, Any], x: str, unit: str, hover: str, digits: str) -> Any:
+def _cells(values: Float, rows: dict[str, Any], unit: str, hover: str, digits: str) -> Any:
     cells = plotly().Heatmap(
         z=values, colorscale="Cividis", zmin=0, texttemplate=f"%{{z:{digits}}}", textfont={"size": 11}, xgap=1, ygap=1,
         hovertemplate=hover + "<extra></extra>", colorbar=_colours(unit),
     )  # fmt: skip
-    ticks = {"tickmode": "array", "tickvals": list(range(values.shape[1]))} if values.shape[1] <= 16 else {}
-    return _figure(
-        [cells], 128 + _LINE * len(values), xaxis=_axis(x, showgrid=False, **ticks), yaxis=rows
-    )  # fmt: skip
+    steps = list(range(values.shape[1])) if values.shape[1] <= 16 else None
+    return _figure([cells], 112 + _LINE * len(values), xaxis=_axis(showgrid=False, tickvals=steps), yaxis=rows)
 
 
 def _colours(unit: str = "") -> dict[str, Any]:
@@ -316,13 +320,18 @@ def core_maps(mapping: Mapping) -> list[tuple[str, Any]]:
     names = [layer.name for layer in mapping.layers]
     hover = [["" if np.isnan(v) else escape(names[int(v)]) for v in line] for line in layer_of.tolist()]
     return [
-        ("number of the (first) layer on each core", _cores(mapping, layer_of + 1, hover, "%{z}", {})),
+        ("number of the (first) layer on each core", _cores(mapping, layer_of + 1, hover, "%{z}", len(names))),
         ("share used of what the core has least left of, %",
-         _cores(mapping, share * 100, hover, "%{z:.0f}", {"zmin": 0, "zmax": 100})),
+         _cores(mapping, share * 100, hover, "%{z:.0f}", None)),
     ]  # fmt: skip
 
 
-def _cores(mapping: Mapping, values: Float, hover: Sequence[Sequence[str]], text: str, ends: Any) -> Any:
+def _cores(mapping: Mapping, values: Float, hover: Sequence[Sequence[str]], text: str, layers: int | None) -> Any:
+    """Cores in the colours of so many numbered layers, or of shares in percent."""
+    colours, most = _colours(), 100 if layers is None else layers
+    if layers is not None:
+        every = max(1, math.ceil(layers / 8))
+        colours |= {"tickvals": list(range(1, layers + 1, every))}
     height, width = values.shape
     across, down = width // chip_columns(mapping.chips), height // chip_rows(mapping.chips)
     borders = [
@@ -335,6 +344,6 @@ def _cores(mapping: Mapping, values: Float, hover: Sequence[Sequence[str]], text
     cells = plotly().Heatmap(
         z=values, customdata=hover, colorscale="Cividis", texttemplate=text, textfont={"size": 10},
         hoverongaps=False, hovertemplate="%{customdata}: %{z:.3g}<extra></extra>", xgap=1, ygap=1,
-        colorbar=_colours(), **ends,
+        colorbar=colours, zmin=0 if layers is None else 1, zmax=most,
     )  # fmt: skip
     return _map([cells], values, 560, shapes=borders, plot_bgcolor="#f2f2f2")

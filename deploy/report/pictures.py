@@ -13,6 +13,7 @@ import numpy as np
 from spikefold.deploy.figure import blank_figure, save_figure
 from spikefold.deploy.picture import COLOURS, draw_accuracy_energy
 from spikefold.deploy.report.evidence import Evidence, FormEvidence
+from spikefold.files import made_folder
 
 _HATCHES = ("", "//", "xx", "..", "\\\\", "||", "--", "++")
 
@@ -27,8 +28,7 @@ def write_figures(evidence: Evidence, folder: str | os.PathLike[str]) -> list[Pa
     BackendError
         matplotlib is not installed.
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    written = []
+    made, written = made_folder(folder), []
     for name, draw in (
         ("accuracy-energy", partial(draw_accuracy_energy, evidence.rows)),
         ("energy-by-layer", partial(_panels, evidence.forms, _layers)),
@@ -36,7 +36,7 @@ def write_figures(evidence: Evidence, folder: str | os.PathLike[str]) -> list[Pa
         ("errors", partial(_panels, evidence.forms, _errors)),
     ):
         for suffix in ("png", "svg"):
-            written.append(Path(folder, f"{name}.{suffix}"))
+            written.append(made / f"{name}.{suffix}")
             draw(written[-1])
     return written
 

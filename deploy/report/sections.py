@@ -62,7 +62,7 @@ def sections(evidence: Evidence) -> list[Section]:
     hardware = Control("chip or table", tuple(prices_of(rows[0], name).title for name in priced))
     variant = Control("variant", titles)
     samples = Control("sample", tuple(f"test sample {i}" for i in range(forms[0].rasters[0].sent.shape[1])))
-    chips = tuple(forms[0].mappings)
+    chips, gated = tuple(forms[0].mappings), [form for form in forms if form.gates] or forms[:1]
     found = [
         Section(
             "answer", "The answer",
@@ -116,7 +116,7 @@ def sections(evidence: Evidence) -> list[Section]:
             f"Each gate as trained, on the first {GATE_SAMPLES} test samples (or as many as there are), beside the "
             "mean of the training samples that folding puts in its place. Where samples differ little from it, folding "
             "costs little. Maps are means over steps and channels; large ones are thinned out.",
-            (_group("gates", (variant,), lambda i: _gates(forms[i], i)),),
+            (_group("gates", (Control("variant", tuple(f.row.title for f in gated)),), lambda i: _gates(gated[i], i)),),
         ),
         Section(
             "errors", "What each step of lowering costs",
@@ -287,14 +287,19 @@ def _neurobench(evidence: Evidence) -> list[Section]:
     rows = evidence.rows
     if all(row.neurobench is None for row in rows):
         return []
-    why = tuple(line.removeprefix("  - ") for line in differences(rows))
+    why: dict[str, list[str]] = {}
+    for line in differences(rows):
+        if line.startswith("  - "):
+            why[next(reversed(why))].append(line.removeprefix("  - "))
+        else:
+            why[line] = []
     return [
         Section(
             "neurobench", "NeuroBench's counts beside",
             "The benchmark counts the module as written, this report the net that is deployed. What lies between, step "
             "by step.",
             blocks=(Block(tables=(from_rich(neurobench_table(rows), "neurobench-table"),)),
-                    Block("Why they differ", lines=why)),
+                    *(Block(net, lines=tuple(lines)) for net, lines in why.items())),
         )
     ]  # fmt: skip
 

@@ -45,5 +45,8 @@ def load(net: str | os.PathLike[str]) -> nn.Module:
     path = shipped(str(net)) if str(net) in SHIPPED else Path(net)
     if not os.path.isfile(path):  # False, where Path.is_file raises, of names that can be none
         names = ", ".join(SHIPPED)
-        raise InputError(f"net {str(net)!r}: neither a shipped net ({names}) nor a checkpoint file")
+        raise InputError(
+            f"net {str(net)!r}: neither a shipped net ({names}) nor a checkpoint file; one "
+            "of your own goes as package.module:builder to the command line"
+        )
     return load_checkpoint(path)[0].eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import warnings
 from typing import Annotated
@@ -77,6 +78,23 @@ def test_an_error_is_one_line_also_where_quiet(
 ) -> None:
     assert called(monkeypatch, "work", "--fail", "--quiet") == 2
     assert capsys.readouterr() == ("", "error: what went wrong\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["wrok"], r"error: No such command 'wrok'.*; see program --help\n"),
+        (["work", "--fial"], r"error: No such option.* --fial.*; see program work --help\n"),
+        (["work", "left", "over"], r"error: Got unexpected extra argument.*; see program work --help\n"),
+    ],
+)
+def test_a_command_given_amiss_is_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert called(monkeypatch, *words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(said, err)
 
 
 def test_one_strict_command_leaves_the_next_as_it_was(

@@ -292,7 +292,7 @@ def test_tables_show_relays_only_where_there_are_some(rows: list[Row]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(4.6e-4, "460 uJ"), (0.0, "0 J"), (2.36e-11, "23.6 pJ"), (1.5, "1.5 J"), (1e-15, "0.001 pJ")]
+    ("value", "text"), [(4.6e-4, "460 µJ"), (0.0, "0 J"), (2.36e-11, "23.6 pJ"), (1.5, "1.5 J"), (1e-15, "0.001 pJ")]
 )
 def test_energies_are_written_with_the_right_prefix(value: float, text: str) -> None:
     assert si(value, "J") == text

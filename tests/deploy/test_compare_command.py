@@ -33,9 +33,9 @@ def test_tables_reasons_answers_and_notes_are_printed() -> None:
     done = CliRunner().invoke(app, ARGUMENTS)
     assert done.exit_code == 0, done.output
     for words in (
-        "pixel_gate static", "pixel_gate dynamic", "NeuroBench: effective MACs", "layers inside gates",
-        "mapped: synops",
-        "why NeuroBench's counts and the mapped ones differ", "pixel_gate: deploy static", "--threshold-levels 16",
+        "pixel_gate-PixelGate static", "pixel_gate-PixelGate dynamic", "NeuroBench: effective MACs",
+        "layers inside gates", "mapped: synops", "why NeuroBench's counts and the mapped ones differ",
+        "pixel_gate-PixelGate: deploy static", "--threshold-levels 16",
     ):  # fmt: skip
         assert words in done.output, words
 

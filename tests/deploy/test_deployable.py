@@ -16,8 +16,9 @@ from spikefold.errors import CaptureError, LoweringError
 from spikefold.models import ENTRIES, MODEL_NAMES
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.full if "resnet" in n else pytest.mark.slow) for n in MODEL_NAMES]
+)
 def test_the_listed_modes_are_those_that_lower_and_every_backend_runs_them_alike(name: str) -> None:
     clips = clip(name, 2)
     net = awaken(narrow(name), clips)

@@ -90,3 +90,18 @@ def test_a_foreign_net_is_verified_on_every_backend(file: Path, data: Path) -> N
     assert result.passed
     assert result.folding.layers == ()
     assert all(b.equal for b in result.backends)
+
+
+@pytest.mark.parametrize("command", ["simulate", "energy", "map", "info", "verify --file", "sweep"])
+def test_a_command_for_deployed_nets_says_how_a_foreign_file_becomes_one(command: str, file: Path, data: Path) -> None:
+    name, *option = command.split()
+    arguments = [name, *(["plain"] if option else []), *option, str(file)]
+    result = CliRunner().invoke(app, arguments + (["--data", str(data)] if name in ("simulate", "energy") else []))
+    assert isinstance(result.exception, FileFormatError)
+    assert "`spikefold export FILE.nir --from DIALECT --data DATA`" in str(result.exception)
+
+
+def test_verify_asks_for_the_dialect_of_a_foreign_file(file: Path, data: Path) -> None:
+    result = CliRunner().invoke(app, ["verify", str(file), "--data", str(data)])
+    assert isinstance(result.exception, InputError)
+    assert "give its dialect as --from DIALECT" in str(result.exception)

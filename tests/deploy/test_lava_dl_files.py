@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import spikefold as sf
-from lava_dl_files import CUBA, even, write_layers
+from lava_dl_files import CUBA, MAP, even, write_layers
 from spikefold.deploy.cli import app
 from spikefold.deploy.commands import export_net
 from spikefold.deploy.sources import find_net
@@ -70,3 +70,19 @@ def test_export_writes_one_and_tells_what_rounding_its_biases_costs(tmp_path: Pa
     assert made["lava_dl"][0].startswith("netx.hdf5.Network(FILE, reset_interval=STEPS")
     assert any(line.startswith("replaced: neurons 'readout', bias") for line in made["lava_dl"])
     assert "of 16 predictions differ from the exact integers; accuracy" in made["lava_dl"][-1]
+
+
+def test_what_a_file_does_not_say_of_its_input_is_said_once_in_python(tmp_path: Path) -> None:
+    kernel = even(np.random.default_rng(1), 3, 2, 3, 3)
+    conv = {"type": "conv", "shape": [3, 4, 4], "weight": kernel, "neuron": CUBA, **MAP}
+    theirs, ours = write_layers(tmp_path / "theirs.net", conv), tmp_path / "ours.nir"
+    said = CliRunner().invoke(app, ["info", str(theirs)])
+    assert isinstance(said.exception, InputError)
+    call = "spikefold.save_nir(spikefold.load_lava_dl('FILE.net', input_shape=(C, H, W)), 'FILE.nir')"
+    assert call in str(said.exception)
+    sf.save_nir(sf.load_lava_dl(theirs, input_shape=(2, 6, 6)), ours)
+    assert CliRunner().invoke(app, ["info", str(ours)]).exit_code == 0
+    with pytest.raises(InputError, match=r"read a \.net with load_lava_dl\(FILE, max_value=7\)"):
+        sf.run(ours, np.full((2, 1, 2, 6, 6), 7))
+    sf.save_nir(sf.load_lava_dl(theirs, input_shape=(2, 6, 6), max_value=7), ours)
+    assert sf.run(ours, np.full((2, 1, 2, 6, 6), 7)).time_steps == 2

@@ -101,7 +101,7 @@ def test_rows_are_what_the_single_commands_give(net: NamedNet, fixed: sf.FixedPo
     assert rows[0].right.tolist() != right.tolist()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_table_is_the_same_for_any_number_of_workers(net: NamedNet, clips: Clips, address: str) -> None:
     options = {"modes": ("static", "causal"), "seeds": (None, 5), "hardware": ("loihi1", "cmos45"), "cache": False}
     one = swept(net, clips, **options)
@@ -306,7 +306,7 @@ def test_the_command_asks_for_training_samples_where_nets_are_to_be_lowered(proj
         CliRunner().invoke(app, COMMAND[:6], catch_exceptions=False)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_command_can_be_interrupted_from_the_keyboard_and_goes_on(project: Path, cache: Cache) -> None:
     frames = np.tile(np.load("test.npz")["frames"], (40, 1, 1, 1, 1))
     frames[:, 0, 0, 0, :8] = np.unpackbits(

@@ -128,8 +128,8 @@ def test_the_sentence_has_accuracy_spikes_energy_gates_and_mode() -> None:
         "against plain +0.5 [",
         "(+10 -0) points of accuracy [95 %] on 2,000 samples",
         "0.50 times the spikes",
-        "0.50 times the energy on loihi1: 2 uJ, against 4 uJ",
-        "2.5 M operations a clip in dynamic, which static saves, about 1 uJ",
+        "0.50 times the energy on loihi1: 2 µJ, against 4 µJ",
+        "2.5 M operations a clip in dynamic, which static saves, about 1 µJ",
     ):
         assert words in verdict.sentence
     assert verdict.sentence.count(". ") == 0, "one sentence"
@@ -139,9 +139,9 @@ def test_a_mode_that_needs_a_gate_processor_shows_its_line_and_its_broken_rules(
     rows = [row("none", 0, joules(4e-6), name="plain"), row("dynamic", 0, joules(3e-6, 1e-6, False), operations=2e6)]
     (verdict,) = verdicts(rows)
     assert "deploy dynamic, the only mode compared" in verdict.sentence
-    assert "1.00 times the energy on loihi1: at least 3 uJ and 1 uJ of its gate processor (45 nm" in verdict.sentence
+    assert "1.00 times the energy on loihi1: at least 3 µJ and 1 µJ of its gate processor (45 nm" in verdict.sentence
     assert "breaks 1 rules" in verdict.sentence
-    assert "2 M operations a clip in dynamic about 1 uJ" in verdict.sentence
+    assert "2 M operations a clip in dynamic about 1 µJ" in verdict.sentence
 
 
 def test_nets_without_gates_get_no_verdict_and_silence_no_division_by_zero() -> None:

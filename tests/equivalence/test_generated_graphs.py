@@ -44,7 +44,7 @@ EVERYWHERE = {
 COMPUTED = {f"{of} {kind}" for of in ("gate", "relay behind a") for kind in ("clip gate", "running gate")}
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("gated", [False, True], ids=["streaming", "with computed gates"])
 def test_any_net_is_the_same_net_everywhere(gated: bool, tmp_path: Path) -> None:
     seen: Counter[str] = Counter()

@@ -48,7 +48,7 @@ def drawn(seed: int) -> dict[str, Any]:
 
 CASES = [
     *(pytest.param(seed, options, id=name) for seed, (name, options) in enumerate(CHOSEN.items(), start=200)),
-    *(pytest.param(seed, drawn(seed), id=f"drawn {seed}", marks=pytest.mark.slow) for seed in DRAWN),
+    *(pytest.param(seed, drawn(seed), id=f"drawn {seed}", marks=pytest.mark.full) for seed in DRAWN),
 ]
 
 

@@ -85,6 +85,50 @@ def whole(value: float) -> np.ndarray:
 
 
 REFUSED: dict[str, tuple[Change, str]] = {
+    "a node where the graph should be": (
+        lambda f: (
+            f.pop("node"),
+            f.create_group("node").create_dataset("type", data="Flatten"),
+            f["node"].create_dataset("start_dim", data=0),
+            f["node"].create_dataset("end_dim", data=-1),
+            f["node"].create_dataset("input_type", data=np.array([3])),
+        ),
+        "net.nir",
+    ),
+    "groups that do not divide the outputs": (
+        both(
+            field("conv", "groups", 2),
+            field("conv", "weight", np.ones((5, 1, 3, 3), F)),
+            field("conv", "bias", np.zeros(5, F)),
+        ),
+        "groups 2 do not divide weight",
+    ),
+    "a padding by a word with a stride": (
+        both(field("conv", "padding", "same"), field("conv", "stride", np.array([2, 2]))),
+        "padding 'same' needs odd",
+    ),
+    "a pool of a row": (
+        both(
+            edges(
+                lambda e: (
+                    e.clear(),
+                    e.extend(
+                        [
+                            ("input", "conv"),
+                            ("conv", "lif"),
+                            ("lif", "flatten"),
+                            ("flatten", "pool"),
+                            ("pool", "fc"),
+                            ("fc", "out"),
+                            ("out", "output"),
+                        ]
+                    ),
+                )
+            ),
+            without("nodes/delay"),
+        ),
+        "node 'pool' (SumPool2d): gets a signal of",
+    ),
     "an edge to nowhere": (edges(lambda e: e.append(("fc", "x"))), "there is no node 'x'"),
     "an edge from nowhere": (edges(lambda e: e.append(("x", "fc"))), "there is no node 'x'"),
     "an edge twice": (edges(lambda e: e.append(e[0])), "edge input -> conv is there twice"),
