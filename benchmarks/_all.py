@@ -24,13 +24,10 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 def summary(page: str) -> str:
     """What the README shows of the page: the machine, one table, and what the programs found in bold letters."""
     machine = page.removeprefix(_timing.HEAD).strip().splitlines()[0]
-    rows = re.findall(r"^\|.*$", _section(page, "frameworks"), re.MULTILINE)
-    found = [line for name in PROGRAMS for line in re.findall(r"^\*\*\d.*$", _section(page, name), re.MULTILINE)]
+    frameworks = page.partition("<!-- frameworks:begin -->")[2].partition("<!-- frameworks:end -->")[0]
+    rows = re.findall(r"^\|.*$", frameworks, re.MULTILINE)
+    found = re.findall(r"^\*\*\d.*$", page, re.MULTILINE)
     return "\n".join([f"Written by `make bench` on {machine}", "", *rows, "", *(f"- {line}" for line in found)])
-
-
-def _section(page: str, name: str) -> str:
-    return page.partition(f"<!-- {name}:begin -->")[2].partition(f"<!-- {name}:end -->")[0]
 
 
 def main() -> None:

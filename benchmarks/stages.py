@@ -88,8 +88,8 @@ def main() -> None:
         if "price" in took:
             samples = (took["map"] + took["price"]) / took["run, again"]
             lines += [
-                "", f"**{samples:.0f} samples** are simulated in the time of mapping and pricing, done once for all: a "
-                f"tenth of a simulation of {10 * samples:,.0f} samples."
+                "", f"**{samples:.0f} samples** of {name} are simulated in the time of mapping and pricing, done once "
+                f"for all: a tenth of a simulation of {10 * samples:,.0f} samples."
             ]  # fmt: skip
         if end:
             lines += ["", f"It ends there: {end}"]
