@@ -15,7 +15,7 @@ from pathlib import Path
 
 import _timing  # takes the load before anything runs, for all of them
 
-PROGRAMS = ("backends", "against_frameworks", "against_lava", "against_sanafe", "growth", "stages")
+PROGRAMS = ("backends", "against_frameworks", "against_lava", "against_sanafe", "growth", "sparse_path", "stages")
 LIMIT_S = 180.0
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
