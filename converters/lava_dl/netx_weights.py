@@ -39,9 +39,9 @@ def netx_weights(weights: list[Int]) -> list[Int] | str:
     even = next((n for n in range(ALIGNED_BITS, 0, -1) if not any(np.any(w % 2**n) for w in weights)), 0)
     bits = ALIGNED_BITS - room - (even - mixed)
     held = [_as_dense_holds(w << room, bits) for w in weights]
-    if any(np.any(h % 2**room) for h in held):
+    if any(h is None or np.any(h % 2**room) for h in held):
         return f"{bottom}..{top}: netx cuts them off so that their sums are no longer whole"
-    return [h >> room for h in held]
+    return [h >> room for h in held if h is not None]
 
 
 def _room(top: int, bottom: int, mixed: bool) -> int:
@@ -52,10 +52,12 @@ def _room(top: int, bottom: int, mixed: bool) -> int:
     return int(np.floor(np.log2(scale))) + 1
 
 
-def _as_dense_holds(weight: Int, bits: int) -> Int:
-    """What Lava's Dense keeps of weights that fill eight bits, given that they need ``bits``, at most all of them."""
+def _as_dense_holds(weight: Int, bits: int) -> Int | None:
+    """What Lava's Dense keeps of weights that fill eight bits, given that they need ``bits``; None: nothing."""
     mixed = bool(weight.min() < 0 < weight.max())
     cut = ALIGNED_BITS - bits + mixed
+    if cut < 0:
+        return None
     sign = 1 if mixed or weight.max() > 0 else -1
     limited = np.clip(sign * weight, -256 if mixed else 0, 255)
     return sign * (limited >> cut << cut)

@@ -157,6 +157,14 @@ def test_decays_of_channels_and_neurons_are_read_in_lavas_order(tmp_path: Path) 
 
 
 REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "odd weights beyond eight bits, none above 0": (
+        [dense(1, 2, weight=np.array([[0, -131]]))],
+        r"weight: is -131\.\.0: netx cuts them off",
+    ),
+    "odd weights beyond eight bits that lead back, none below 0": (
+        [dense(2, 2, type="dense_rec", weight=np.array([[-131, 5], [3, 7]]), weight_rec=np.array([[201, 3], [5, 7]]))],
+        r"weight: is -131\.\.201: netx cuts them off",
+    ),
     "other neurons": ([dense(2, 3, neuron={"type": "ALIF"})], r"layer 0 \(dense\), neuron/type: is ALIF"),
     "sigma-delta": ([dense(2, 3, neuron={"type": "SDNN"})], "neuron/type: is SDNN"),
     "resonators": ([dense(2, 3, neuron={"type": "RF_PHASE"})], "neuron/type: is RF_PHASE"),
